@@ -1,0 +1,39 @@
+"""One declaration for both ends of an internal call: the server mounts it, the client calls it."""
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from pydantic import BaseModel, RootModel
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+ResponseT = TypeVar("ResponseT", bound=BaseModel)
+EventT = TypeVar("EventT", bound=RootModel)  # type: ignore[type-arg]  # the root's type is the stream's own union
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True)
+class Endpoint(Generic[RequestT, ResponseT]):
+    """A call with one reply.
+
+    `path` may hold `{field}` of the request model; a GET or DELETE sends the other fields as query parameters,
+    every other method sends them as a JSON body.
+    """
+
+    method: Method
+    path: str
+    request: type[RequestT]
+    response: type[ResponseT]
+
+
+@dataclass(frozen=True)
+class StreamEndpoint(Generic[RequestT, EventT]):
+    """A call answered by server-sent events: `data:` lines of `event` as JSON, or one `error` event with a `Problem`, last.
+
+    `event` is a `RootModel` over a discriminated union, so that each line is typed.
+    """
+
+    method: Method
+    path: str
+    request: type[RequestT]
+    event: type[EventT]

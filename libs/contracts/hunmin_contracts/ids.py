@@ -1,0 +1,27 @@
+"""Identifiers: a `NewType` over `str` for each noun, with a prefix that tells a reader what it names."""
+
+import secrets
+from typing import NewType
+
+AccountId = NewType("AccountId", str)
+ApiKeyId = NewType("ApiKeyId", str)
+RequestId = NewType("RequestId", str)
+
+
+def new_account_id() -> AccountId:
+    """Return a fresh `acct_…`."""
+    return AccountId(_fresh("acct"))
+
+
+def new_api_key_id() -> ApiKeyId:
+    """Return a fresh `key_…`: the name of a key, never its secret."""
+    return ApiKeyId(_fresh("key"))
+
+
+def new_request_id() -> RequestId:
+    """Return a fresh `req_…`."""
+    return RequestId(_fresh("req"))
+
+
+def _fresh(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(12)}"

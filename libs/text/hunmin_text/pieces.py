@@ -1,0 +1,49 @@
+"""Pre-tokenization: cuts any text into the pieces inside which byte-pair merges are learnt and applied.
+
+The pieces partition the text exactly, for every string; a piece never holds parts of two morphemes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hunmin_text.morphemes import MAX_RUN, split_run
+
+VERSION = 1  # goes up with every change that can cut a text elsewhere; artefacts pin it
+
+_HANGUL = "가-힣"
+_JAMO = "ㄱ-ㆎᄀ-ᇿꥠ-ꥼힰ-ퟻ"
+_LATIN = "A-Za-zÀ-ÖØ-öø-ɏ"
+_CAP = f"{{1,{MAX_RUN}}}"
+
+# A run may begin with one space, as in GPT-2: "영화 보고" is "영화", " 보고". Explicit ranges, not \w: another Python
+# version knows other letters. Every character is in exactly one class, so the runs cover the text.
+RUN = re.compile(
+    rf" ?[{_HANGUL}]{_CAP}"
+    rf"| ?[{_JAMO}]{_CAP}"
+    rf"| ?[{_LATIN}]{_CAP}"
+    r"| ?[0-9]{1,3}"
+    rf"| ?[^\s{_HANGUL}{_JAMO}{_LATIN}0-9]{_CAP}"
+    rf"|\s{_CAP}(?!\S)"
+    rf"|\s{_CAP}"
+)
+
+
+def split_runs(text: str) -> list[str]:
+    """Cut a text into runs of one script each; they join to the text."""
+    return RUN.findall(text)
+
+
+def split_morphemes(run: str) -> list[str]:
+    """Cut one run into its pieces: a Hangul run at its morphemes (a leading space stays with the first), another not."""
+    if not "가" <= run[-1] <= "힣":
+        return [run]
+    if run[0] == " ":
+        first, *rest = split_run(run[1:])
+        return [" " + first, *rest]
+    return split_run(run)
+
+
+def split_pieces(text: str) -> list[str]:
+    """Cut a text into its pieces; they join to the text, and no piece crosses a morpheme boundary."""
+    return [piece for run in split_runs(text) for piece in split_morphemes(run)]
