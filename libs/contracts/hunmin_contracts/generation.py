@@ -20,8 +20,8 @@ class Message(Schema):
 class Sampling(Schema):
     """How the next token is chosen. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 do not cut.
 
-    Penalties follow the field: repetition as CTRL (Keskar et al. 2019, divides or multiplies the logits of tokens seen in
-    prompt or completion), frequency and presence as OpenAI (subtracted, over the completion only).
+    Penalties follow the field: repetition as CTRL (Keskar et al. 2019: divides or multiplies the logits of tokens seen
+    in prompt or completion), frequency and presence as OpenAI (subtracted, over the completion only).
     """
 
     temperature: float = Field(default=1.0, ge=0, le=2)
@@ -36,8 +36,8 @@ class Sampling(Schema):
 class GenerateRequest(Schema):
     """What to complete, and how.
 
-    The prompt is text, token ids, or chat messages (rendered with the model's own chat template). `n` completions are sampled,
-    number i with `seed + i`. `logprobs` k asks for the chosen token's log-probability and the k best at each step.
+    The prompt is text, token ids, or chat messages (rendered with the model's own chat template). `n` completions are
+    sampled, number i with `seed + i`. `logprobs` k asks for the chosen token's log-probability and the k best ones.
     `max_tokens` null means as many as fit. `echo` returns the prompt too, with log-probabilities if asked for.
     """
 
@@ -52,16 +52,20 @@ class GenerateRequest(Schema):
 
 
 class TopToken(Schema):
-    """A candidate at one step."""
+    """A candidate at one step. `bytes` are exact where `text` alone shows a broken character."""
 
     id: int
     text: str
+    bytes: list[int]
     logprob: float
 
 
 class TokenLogprob(Schema):
-    """A token of prompt or completion. `logprob` is null for the first prompt token; natural logarithm, of the model's own
-    distribution (before temperature, penalties and cuts). `bytes` are exact where `text` alone shows a broken character."""
+    """A token of prompt or completion. `bytes` are exact where `text` alone shows a broken character.
+
+    `logprob` is a natural logarithm of the model's own distribution (before temperature, penalties and cuts), and null
+    for the first prompt token.
+    """
 
     id: int
     text: str
@@ -80,12 +84,16 @@ class PromptEvent(Schema):
 
 
 class ChunkEvent(Schema):
-    """New text of completion `index`. The last chunk of an index carries its finish reason; `tokens` are filled when
-    `logprobs` asked for them."""
+    """New text of completion `index`. The last chunk of an index carries its finish reason.
+
+    `completion_tokens` counts the tokens of this index generated so far, also those whose text is still held back, so
+    that a stream that is cut can be metered. `tokens` are filled when `logprobs` asked for them.
+    """
 
     type: Literal["chunk"] = "chunk"
     index: int
     text: str
+    completion_tokens: int
     tokens: list[TokenLogprob] = []
     finish_reason: FinishReason | None = None
 

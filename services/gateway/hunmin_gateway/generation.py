@@ -1,0 +1,73 @@
+"""The calls to the generation service that one exchange makes: all its prompts at once, their events in one stream."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.generation import GENERATE, GenerateRequest, UsageEvent
+from hunmin_gateway.exchange import Event, Exchange
+from hunmin_kit.web import Client
+
+
+class Generation:
+    """An async context: inside it the calls run and the meter counts; leaving it closes whatever still streams.
+
+    Iterate it for `(number of the prompt, event)` in the order of arrival. The first prompt that fails ends it with
+    that error. The meter counts on arrival, so it is right even for events that nobody waited for.
+    """
+
+    def __init__(self, exchange: Exchange, service: Client) -> None:
+        self._exchange = exchange
+        self._service = service
+        self._queue: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
+        self._seen_early: deque[tuple[int, Event]] = deque()
+        self._calls: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Generation":
+        for number, request in enumerate(self._exchange.prompts):
+            call = asyncio.create_task(self._call(number, request))
+            call.add_done_callback(lambda _, number=number: self._queue.put_nowait((number, None)))
+            self._calls.append(call)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def accepted(self) -> None:
+        """Return once every prompt was accepted; raise the first refusal. No event is lost to the iteration."""
+        waiting = set(range(len(self._calls)))
+        while waiting:
+            number, event = await self._next()
+            waiting.discard(number)
+            if event is not None:
+                self._seen_early.append((number, event))
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
+        while self._seen_early:
+            yield self._seen_early.popleft()
+        while not (self._queue.empty() and all(call.done() for call in self._calls)):
+            number, event = await self._next()
+            if event is not None:
+                yield number, event
+
+    async def _call(self, number: int, request: GenerateRequest) -> None:
+        event: Event | None = None
+        async with self._service.stream(GENERATE, request) as events:
+            async for wrapped in events:
+                event = wrapped.root
+                self._exchange.meter.count(number, event)
+                self._queue.put_nowait((number, event))
+        if not isinstance(event, UsageEvent):
+            raise HunminError(ErrorCode.UNAVAILABLE, "The model stopped before the end of its answer. Send the request again.")
+
+    async def _next(self) -> tuple[int, Event | None]:
+        number, event = await self._queue.get()
+        if event is None:
+            self._calls[number].result()  # raises what ended the call, if it failed
+        return number, event

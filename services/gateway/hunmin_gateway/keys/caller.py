@@ -1,0 +1,13 @@
+"""Who a request acts for, once its key is known."""
+
+from dataclasses import dataclass
+
+from hunmin_contracts.ids import AccountId, ApiKeyId
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The account, and the key that spoke for it."""
+
+    account_id: AccountId
+    key_id: ApiKeyId

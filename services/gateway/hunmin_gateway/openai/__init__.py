@@ -1,0 +1,1 @@
+"""The OpenAI dialect: translates requests, events and errors. Decides nothing that another dialect would share."""

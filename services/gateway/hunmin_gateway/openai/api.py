@@ -1,0 +1,83 @@
+"""The routes of the OpenAI dialect. The official clients work against them unchanged."""
+
+import time
+from typing import Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.generation import MODELS, ModelInfo
+from hunmin_contracts.schema import Empty
+from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
+from hunmin_gateway.exchange import Exchange
+from hunmin_gateway.openai.answer import answer_streamed, answer_whole
+from hunmin_gateway.openai.chat import ChatCompletion, ChatCompletionRequest, ChatWriter
+from hunmin_gateway.openai.completion import Completion, CompletionRequest, CompletionWriter
+from hunmin_gateway.openai.head import Head
+from hunmin_gateway.parts import PartsDep
+from hunmin_kit.web import current_request_id
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=KeyedRoute, dependencies=[Depends(BEARER)])
+
+
+@router.post("/completions", response_model=Completion, summary="Complete a text")
+async def complete(body: CompletionRequest, caller: CallerDep, parts: PartsDep) -> Response:
+    """Continue each prompt. With `stream=true` the answer is server-sent events that end with `data: [DONE]`."""
+    request_id = current_request_id()
+    writer = CompletionWriter(body, Head.of("cmpl", request_id, created=int(time.time()), model=body.model))
+    exchange = Exchange(request_id, caller, "/v1/completions", body.model, body.generate_requests())
+    if body.stream:
+        return answer_streamed(parts.pipeline, exchange, writer, include_usage=body.wants_usage_chunk)
+    return await answer_whole(parts.pipeline, exchange, writer)
+
+
+@router.post("/chat/completions", response_model=ChatCompletion, summary="Answer a chat")
+async def chat(body: ChatCompletionRequest, caller: CallerDep, parts: PartsDep) -> Response:
+    """Write the assistant's next turn. With `stream=true` the answer is server-sent events, as for completions."""
+    request_id = current_request_id()
+    writer = ChatWriter(body, Head.of("chatcmpl", request_id, created=int(time.time()), model=body.model))
+    exchange = Exchange(request_id, caller, "/v1/chat/completions", body.model, body.generate_requests())
+    if body.stream:
+        return answer_streamed(parts.pipeline, exchange, writer, include_usage=body.wants_usage_chunk)
+    return await answer_whole(parts.pipeline, exchange, writer)
+
+
+class Model(BaseModel):
+    """A model that can be named in a request. `created` is Unix time in seconds."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "hunmin"
+
+    @classmethod
+    def of(cls, info: ModelInfo) -> "Model":
+        """Describe a model of the generation service."""
+        return cls(id=info.name, created=info.created)
+
+
+class ModelPage(BaseModel):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+@router.get("/models", summary="List the models")
+async def models(parts: PartsDep) -> ModelPage:
+    """List every model that this server has loaded."""
+    found = await parts.generation.call(MODELS, Empty())
+    return ModelPage(data=[Model.of(info) for info in found.models])
+
+
+@router.get("/models/{name:path}", summary="Describe a model")
+async def model(name: str, parts: PartsDep) -> Model:
+    """Describe one model by its name."""
+    found = await parts.generation.call(MODELS, Empty())
+    for info in found.models:
+        if info.name == name:
+            return Model.of(info)
+    known = ", ".join(info.name for info in found.models)
+    raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no model {name!r} here. There is: {known}.", param="model")

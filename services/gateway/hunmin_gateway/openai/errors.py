@@ -1,0 +1,47 @@
+"""Errors in OpenAI's shape, so that OpenAI's clients raise their typed exceptions."""
+
+import json
+
+from starlette.responses import JSONResponse, Response
+
+from hunmin_contracts.errors import ErrorCode, Problem
+
+# Where OpenAI has a code of its own, clients look for that; everything else keeps ours.
+_CODES = {
+    ErrorCode.UNAUTHENTICATED: "invalid_api_key",
+    ErrorCode.PROMPT_TOO_LONG: "context_length_exceeded",
+    ErrorCode.INVALID_PARAMETER: "invalid_value",
+    ErrorCode.OVERLOADED: "rate_limit_exceeded",
+}
+_TYPES = {429: "rate_limit_error", 403: "permission_error"}
+
+
+def error_body(problem: Problem) -> dict[str, dict[str, str | None]]:
+    """Return `{"error": {message, type, param, code}}`; the message ends with the request id."""
+    kind = "server_error" if problem.status >= 500 else _TYPES.get(problem.status, "invalid_request_error")
+    return {
+        "error": {
+            "message": f"{problem.detail} (request {problem.request_id})",
+            "type": kind,
+            "param": _param(problem),
+            "code": _CODES.get(problem.code, problem.code.value),
+        }
+    }
+
+
+def error_response(problem: Problem) -> Response:
+    """Return the answer to a request that failed before its first byte."""
+    return JSONResponse(error_body(problem), status_code=problem.status)
+
+
+def error_event(problem: Problem) -> bytes:
+    """Return the last event of a stream that failed: OpenAI's clients raise APIError on it."""
+    return b"data: " + json.dumps(error_body(problem), ensure_ascii=False).encode() + b"\n\n"
+
+
+def _param(problem: Problem) -> str | None:
+    if problem.code is ErrorCode.MODEL_NOT_FOUND:
+        return "model"
+    param = problem.details.get("param")
+    # The generation service groups what OpenAI keeps flat.
+    return param.removeprefix("sampling.") if isinstance(param, str) else None

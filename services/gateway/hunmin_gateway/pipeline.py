@@ -1,0 +1,87 @@
+"""What every generating request goes through, whatever its dialect: authenticate → generate → settle.
+
+Authentication comes first of all, before the body is looked at, so it sits at the routes (authentication.py).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Protocol
+
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_gateway.exchange import Exchange
+from hunmin_gateway.generation import Generation
+from hunmin_gateway.usage.record import Outcome, UsageRecord
+from hunmin_kit.web import Client
+
+
+class Ledger(Protocol):
+    """Where usage is written."""
+
+    async def settle(self, record: UsageRecord) -> None:
+        """Write the row in a transaction of its own, to the end even if the caller is cancelled meanwhile."""
+
+
+class Pipeline:
+    """The steps of a request, in order. A new step is one more context in `run`."""
+
+    def __init__(self, generation: Client, ledger: Ledger) -> None:
+        self._generation = generation
+        self._ledger = ledger
+
+    @asynccontextmanager
+    async def run(self, exchange: Exchange) -> AsyncIterator[Generation]:
+        """Run the exchange as long as the context is open; leaving it early cancels what is still generated."""
+        async with (
+            Settlement(exchange, self._ledger),
+            Generation(exchange, self._generation) as events,
+        ):
+            yield events
+
+
+class Settlement:
+    """The last step: writes what the exchange used, however it ended.
+
+    An exchange that is left without an error, or by a HunminError or a bug, or by cancellation, has succeeded, failed,
+    or been cancelled.
+    """
+
+    def __init__(self, exchange: Exchange, ledger: Ledger) -> None:
+        self._exchange = exchange
+        self._ledger = ledger
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        exchange, outcome = self._exchange, _outcome(error)
+        failed = outcome is Outcome.FAILED
+        await self._ledger.settle(
+            UsageRecord(
+                request_id=exchange.request_id,
+                account_id=exchange.caller.account_id,
+                key_id=exchange.caller.key_id,
+                model=exchange.model,
+                endpoint=exchange.endpoint,
+                prompt_tokens=0 if failed else exchange.meter.prompt_tokens,
+                completion_tokens=0 if failed else exchange.meter.completion_tokens,
+                status=outcome,
+                error_code=_error_code(error) if failed else None,
+                started_at=exchange.started_at,
+                duration_s=(datetime.now(UTC) - exchange.started_at).total_seconds(),
+            )
+        )
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    if error is None:
+        return Outcome.SUCCEEDED
+    # CancelledError and GeneratorExit, the two ways in which a client's leaving arrives, are no Exceptions.
+    return Outcome.FAILED if isinstance(error, Exception) else Outcome.CANCELLED
+
+
+def _error_code(error: BaseException | None) -> ErrorCode:
+    return error.code if isinstance(error, HunminError) else ErrorCode.INTERNAL

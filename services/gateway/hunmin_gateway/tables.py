@@ -1,0 +1,71 @@
+"""The tables of schema `gateway`. Rows are handled by keys/ring.py and usage/ledger.py, and nowhere else."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, LargeBinary, MetaData, String, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_NAMES = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+
+class Table(DeclarativeBase):
+    """The base of the tables."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {str: String, datetime: DateTime(timezone=True), bytes: LargeBinary}
+
+
+class Account(Table):
+    """Who owns keys and usage."""
+
+    __tablename__ = "accounts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ApiKey(Table):
+    """A key by its HMAC; the key itself is nowhere."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str]
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+
+
+class Usage(Table):
+    """What one request used. Append-only. A client may send the same request id twice, so it is no key."""
+
+    __tablename__ = "usage"
+    __table_args__ = (
+        Index(None, "account_id", "started_at", "id"),
+        CheckConstraint("status in ('succeeded', 'failed', 'cancelled')", name="status"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    request_id: Mapped[str] = mapped_column(index=True)
+    account_id: Mapped[str]
+    key_id: Mapped[str]
+    model: Mapped[str]
+    endpoint: Mapped[str]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    status: Mapped[str]
+    error_code: Mapped[str | None]
+    started_at: Mapped[datetime]
+    duration_s: Mapped[float]  # from the acceptance of the request to the end of its answer

@@ -1,0 +1,1 @@
+"""What each request used, one row per request. Knows nothing of HTTP."""

@@ -1,0 +1,33 @@
+"""What is kept of a request once it is over."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from hunmin_contracts.errors import ErrorCode
+from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId
+
+
+class Outcome(StrEnum):
+    """How a request ended. A cancelled one used what was generated before its client left; a failed one used nothing."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class UsageRecord:
+    """One row of the ledger."""
+
+    request_id: RequestId
+    account_id: AccountId
+    key_id: ApiKeyId
+    model: str
+    endpoint: str
+    prompt_tokens: int
+    completion_tokens: int
+    status: Outcome
+    error_code: ErrorCode | None
+    started_at: datetime
+    duration_s: float
