@@ -1,0 +1,6 @@
+"""PostgreSQL: a schema per service, one transaction per request, and an embedded server where none is given."""
+
+from hunmin_kit.data.database import Database
+from hunmin_kit.data.session import SessionDep
+
+__all__ = ["Database", "SessionDep"]

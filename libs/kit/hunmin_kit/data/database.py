@@ -1,0 +1,95 @@
+"""One service's schema in a PostgreSQL database, and its transactions."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from hunmin_contracts.errors import ErrorCode, HunminError
+from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
+from opentelemetry.metrics import NoOpMeter
+from opentelemetry.trace import Tracer
+from sqlalchemy import URL, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+_CONNECT_TIMEOUT_S = 5
+_RETRY_AFTER_S = 1
+_NUL_IN_TEXT = "22021"  # character_not_in_repertoire: valid UTF-8 that PostgreSQL cannot store
+# Class 08 is a lost connection; 57P0x a server that stops or starts; 53300 one that has no connection left.
+_UNAVAILABLE_STATES = ("08", "57P", "53300")
+
+
+class Database:
+    """The schema `schema` of the database at `url`, with `public` behind it for the types of extensions."""
+
+    def __init__(self, url: str, *, schema: str, tracer: Tracer, pool_size: int = 10) -> None:
+        self.schema = schema
+        self._engine = create_engine(url, schema=schema, pool_size=pool_size)
+        usage = NoOpMeter("hunmin").create_up_down_counter("db.client.connections.usage")
+        EngineTracer(tracer, self._engine.sync_engine, usage)  # type: ignore[no-untyped-call]
+        # A closed session stays closed: a streaming route cannot open a second, uncommitted transaction by mistake.
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False, close_resets_only=False)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[AsyncSession, None]:
+        """Open one transaction: committed on a clean exit, rolled back on an error.
+
+        A database that cannot be reached is UNAVAILABLE; the pool connects again by itself.
+        """
+        with _as_hunmin_errors():
+            async with self._sessions.begin() as session:
+                yield session
+
+    async def ping(self) -> None:
+        """Raise UNAVAILABLE unless the database answers."""
+        async with self.session() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+
+def create_engine(url: str, *, schema: str, pool_size: int = 10) -> AsyncEngine:
+    """Return an engine on asyncpg whose unqualified names live in `schema`."""
+    return create_async_engine(
+        async_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,  # a failed statement must not carry its values into a log
+        connect_args={
+            "timeout": _CONNECT_TIMEOUT_S,
+            "server_settings": {"search_path": f'"{schema}",public', "application_name": f"hunmin-{schema}"},
+        },
+    )
+
+
+def async_url(url: str) -> URL:
+    """Return `url` with our driver, however its scheme is spelled; a ValueError if it is not PostgreSQL."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise ValueError("not a PostgreSQL URL")
+    return parsed.set(drivername="postgresql+asyncpg")
+
+
+@contextmanager
+def _as_hunmin_errors() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        state = str(getattr(error.orig, "sqlstate", None) or "")
+        if error.connection_invalidated or state.startswith(_UNAVAILABLE_STATES):
+            raise _unavailable() from error
+        if state == _NUL_IN_TEXT:
+            raise HunminError(
+                ErrorCode.INVALID_PARAMETER, "A text holds the character U+0000, which cannot be stored. Remove it."
+            ) from error
+        raise
+    except OSError as error:  # asyncpg raises it unwrapped when the server is not there
+        raise _unavailable() from error
+
+
+def _unavailable() -> HunminError:
+    return HunminError(
+        ErrorCode.UNAVAILABLE, "The database cannot be reached. Try again shortly.", retry_after_s=_RETRY_AFTER_S
+    )

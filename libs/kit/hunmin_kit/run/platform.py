@@ -1,0 +1,114 @@
+"""What a service gets from the process it runs in, and all it may know of that process."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+from hunmin_contracts.errors import ErrorCode, HunminError
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Tracer
+from prometheus_client import CollectorRegistry
+
+from hunmin_kit.data.database import Database
+from hunmin_kit.data.migrations import Chain
+from hunmin_kit.observe.metrics import new_registry
+from hunmin_kit.run.settings import PlatformSettings
+from hunmin_kit.web.app import AppParts, ReadyCheck, build_app
+from hunmin_kit.web.client import Client
+from hunmin_kit.web.errors import ErrorRenderer
+
+ReadyCallback = Callable[[str], Awaitable[str | None]]
+TransportChoice = Callable[[str], tuple[str, httpx.AsyncBaseTransport]]  # name → base URL and transport
+
+
+class Platform:
+    """One per service. `home` is where everything that a run writes is kept."""
+
+    def __init__(
+        self,
+        service: str,
+        settings: PlatformSettings,
+        *,
+        tracer_provider: TracerProvider,
+        transport: TransportChoice,
+        needs: tuple[str, ...] = (),
+        database: Database | None = None,
+        chain: Chain | None = None,
+        is_draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.service = service
+        self.home: Path = settings.home
+        self.registry: CollectorRegistry = new_registry()
+        self.tracer: Tracer = tracer_provider.get_tracer(f"hunmin_{service}")
+        self._settings = settings
+        self._tracer_provider = tracer_provider
+        self._transport = transport
+        self._needs = needs
+        self._database = database
+        self._chain = chain
+        self._is_draining = is_draining
+        self._clients: dict[str, Client] = {}
+        self._ready_callbacks: list[ReadyCallback] = []
+
+    def client(self, name: str) -> Client:
+        """Return the client of another service, which must be among those this one needs."""
+        if name not in self._needs:
+            raise LookupError(f"{self.service} does not declare that it needs {name}: add it to Service.needs.")
+        if name not in self._clients:
+            self._clients[name] = self._new_client(name)
+        return self._clients[name]
+
+    def database(self) -> Database:
+        """Return this service's schema; a LookupError if the service has none."""
+        if self._database is None:
+            raise LookupError(f"{self.service} has no schema: give Service.migrations its chain.")
+        return self._database
+
+    def app(self, *, title: str, ready: ReadyCheck | None = None, render_error: ErrorRenderer | None = None) -> FastAPI:
+        """Return an application with errors, request ids, limits, traces, metrics, /livez /readyz /metrics on it.
+
+        `ready` raises HunminError(UNAVAILABLE) while the service cannot work. `render_error` gives errors another body.
+        """
+        parts = AppParts(
+            service=self.service,
+            registry=self.registry,
+            tracer_provider=self._tracer_provider,
+            body_limit_bytes=self._settings.body_limit_bytes,
+            check_ready=self._check_ready,
+        )
+        app = build_app(parts, title=title, ready=ready, render_error=render_error)
+        app.state.database = self.database
+        return app
+
+    def on_ready(self, callback: ReadyCallback) -> None:
+        """Call `callback` with the service's URL when every port is open; what it returns is printed on stdout."""
+        self._ready_callbacks.append(callback)
+
+    async def announce(self, url: str) -> list[str]:
+        """Run the callbacks of `on_ready` and return their texts; for the process."""
+        texts = [await callback(url) for callback in self._ready_callbacks]
+        return [text for text in texts if text is not None]
+
+    async def close(self) -> None:
+        """Close what the service was given; for the process."""
+        for client in self._clients.values():
+            await client.aclose()
+
+    def _new_client(self, name: str) -> Client:
+        base_url, transport = self._transport(name)
+        return Client(
+            name,
+            transport,
+            tracer=self.tracer,
+            base_url=base_url,
+            connect_timeout_s=self._settings.connect_timeout_s,
+            call_deadline_s=self._settings.call_deadline_s,
+            stream_deadline_s=self._settings.stream_deadline_s,
+        )
+
+    async def _check_ready(self) -> None:
+        if self._is_draining():
+            raise HunminError(ErrorCode.UNAVAILABLE, "The service is shutting down. Ask another instance.")
+        if self._database is not None and self._chain is not None:
+            await self._chain.check(self._database)

@@ -1,0 +1,133 @@
+"""Settings from HUNMIN_… variables: typed, frozen, and none that nobody reads."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hunmin_kit.observe.logs import LogFormat
+from hunmin_kit.run.errors import StartError
+
+PREFIX = "HUNMIN_"
+_FILE = "_FILE"
+_LAST_PORT = 65535
+# Read by the tests and by tools that run beside a service, never by one: set in many shells that also start services.
+_FOREIGN = frozenset({"HUNMIN_DATA"})
+
+
+class _Frozen(BaseSettings):
+    """Built from what it is given. Only `load_settings` reads an environment, and only the one handed to it."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from the constructor alone."""
+        return (init_settings,)
+
+
+class Settings(_Frozen):
+    """The base of a service's settings: HUNMIN_<SERVICE>_<FIELD>, or a file named by HUNMIN_<SERVICE>_<FIELD>_FILE.
+
+    A subclass gives `port` its default, and a default to everything else that it adds.
+    """
+
+    host: str = "127.0.0.1"
+    port: int
+    url: HttpUrl | None = None  # where others find the service; its own process ignores it
+
+    @field_validator("port")
+    @classmethod
+    def _is_port(cls, port: int) -> int:  # a validator, since a subclass that gives the default declares the field anew
+        if not 0 <= port <= _LAST_PORT:
+            raise ValueError(f"a port is a number from 0 to {_LAST_PORT}")
+        return port
+
+
+class PlatformSettings(_Frozen):
+    """What a process needs whatever it runs: HUNMIN_<FIELD>."""
+
+    home: Path = Path(".hunmin")
+    database_url: SecretStr | None = None  # None: an embedded server under `home`
+    database_pool_size: int = Field(default=10, ge=1, le=200)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: LogFormat | None = None  # None: for a terminal if there is one
+    otlp_endpoint: HttpUrl | None = None  # e.g. http://collector:4318
+    drain_delay_s: float = Field(default=0, ge=0)  # between /readyz turning 503 and the ports closing
+    drain_s: float = Field(default=30, ge=0)  # how long running requests may go on after that
+    body_limit_bytes: int = Field(default=16 * 2**20, ge=1)
+    connect_timeout_s: float = Field(default=2, gt=0)
+    call_deadline_s: float = Field(default=60, gt=0)
+    stream_deadline_s: float = Field(default=600, gt=0)
+    max_connections: int = Field(default=256, ge=1)  # to each service that is called over the network
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+_AnyT = TypeVar("_AnyT", bound=_Frozen)
+
+
+def service_prefix(service: str) -> str:
+    """Return the prefix of that service's variables."""
+    return f"{PREFIX}{service.upper().replace('-', '_')}_"
+
+
+def load_settings(kind: type[_AnyT], prefix: str, environ: Mapping[str, str]) -> _AnyT:
+    """Build `kind` from the variables of `environ` under `prefix`; a StartError names the first one that is wrong."""
+    values = {name.lower(): value for name, value in _with_files(kind, prefix, environ).items()}
+    source = EnvSettingsSource(kind, env_prefix=prefix, env_ignore_empty=False)
+    source.env_vars = values
+    try:
+        return kind(**source())
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        variable = prefix + "_".join(str(part) for part in first["loc"][:1]).upper()
+        raise StartError(f"{variable} is not valid: {first['msg'][0].lower()}{first['msg'][1:]}.") from None
+    except ValueError as error:  # pydantic-settings raises it for a list or object that is not JSON
+        raise StartError(f"A variable under {prefix} is not valid: {error}.") from None
+
+
+def check_names(
+    environ: Mapping[str, str], known: Mapping[str, type[_Frozen]], others: Iterable[str], callees: Iterable[str]
+) -> None:
+    """Refuse, with a StartError, a HUNMIN_… variable that nothing reads.
+
+    `known` maps prefixes to the settings read here; `others` are prefixes of services that are installed but do not run
+    here, whose variables are theirs to check; `callees` are prefixes of services that are called, each with its _URL.
+    """
+    names = {prefix + field.upper() for prefix, kind in known.items() for field in kind.model_fields}
+    names |= {f"{prefix}URL" for prefix in callees}
+    ignored = tuple(prefix for prefix in others if prefix not in known)
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable in _FOREIGN or variable.startswith(ignored):
+            continue
+        if variable not in names and variable.removesuffix(_FILE) not in names:
+            close = get_close_matches(variable, names, n=1)
+            hint = f" Did you mean {close[0]}?" if close else " Unset it."
+            raise StartError(f"{variable} is set, but nothing here reads it.{hint}")
+
+
+def _with_files(kind: type[_Frozen], prefix: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the variables under `prefix`, those ending in _FILE replaced by what their file holds."""
+    found = {name: value for name, value in environ.items() if name.startswith(prefix)}
+    for field in kind.model_fields:
+        variable = prefix + field.upper()
+        path = found.get(variable + _FILE)
+        if path is None or f"{field}{_FILE.lower()}" in kind.model_fields:
+            continue
+        if variable in found:
+            raise StartError(f"{variable} and {variable}{_FILE} are both set. Unset one of them.")
+        try:
+            found[variable] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartError(f"{variable}{_FILE} names a file that cannot be read: {error}.") from None
+    return found

@@ -1,0 +1,100 @@
+"""Brings services up for a test the way `hunmin run` does, with every span kept."""
+
+import tempfile
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+import structlog
+from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from hunmin_kit.observe import logs
+from hunmin_kit.run.hosting import IN_PROCESS_URL, Hosted, hosted, plan
+from hunmin_kit.run.server import bind, listening, url_of
+from hunmin_kit.run.service import Service
+from hunmin_kit.run.settings import service_prefix
+from hunmin_kit.testing.postgres import fresh_database
+from hunmin_kit.web.client import Client
+from hunmin_kit.web.inprocess import InProcessTransport
+from hunmin_kit.web.network import network_transport
+
+_TIMEOUT_S = 30
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass
+class Running:
+    """Services that are up."""
+
+    _up: Hosted
+    _urls: Mapping[str, str]  # of open ports
+    _exporters: Mapping[str, InMemorySpanExporter]
+    _stack: AsyncExitStack
+
+    def client(self, name: str) -> Client:
+        """Return a client of that service, as another service has it."""
+        client = Client(name, self._transport(name), tracer=trace.NoOpTracer(), base_url=self.url(name))
+        self._stack.push_async_callback(client.aclose)
+        return client
+
+    def http(self, name: str) -> httpx.AsyncClient:
+        """Return a bare HTTP client on that service's application; it streams."""
+        client = httpx.AsyncClient(transport=self._transport(name), base_url=self.url(name), timeout=_TIMEOUT_S)
+        self._stack.push_async_callback(client.aclose)
+        return client
+
+    def app(self, name: str) -> FastAPI:
+        """Return that service's application."""
+        return self._up.apps[name]
+
+    def url(self, name: str) -> str:
+        """Return where that service answers; of use to other programs only with `network=True`."""
+        return self._urls.get(name, IN_PROCESS_URL)
+
+    def spans(self, name: str) -> tuple[ReadableSpan, ...]:
+        """Return the spans that this service has ended so far."""
+        return self._exporters[name].get_finished_spans()
+
+    async def announcements(self, name: str) -> list[str]:
+        """Return what that service prints once it is up."""
+        return await self._up.platforms[name].announce(self.url(name))
+
+    def _transport(self, name: str) -> httpx.AsyncBaseTransport:
+        if name in self._urls:
+            return network_transport(max_connections=100)
+        return InProcessTransport(lambda: self._up.apps[name])
+
+
+@asynccontextmanager
+async def running(
+    *services: Service[Any], env: Mapping[str, str] = _EMPTY, network: bool = False
+) -> AsyncGenerator[Running, None]:
+    """Run `services` on a fresh, migrated database and with HUNMIN_HOME in a fresh folder, unless `env` says otherwise.
+
+    They reach each other in process, or with `network=True` on ports of their own. Nothing is read from os.environ.
+    """
+    if not structlog.is_configured():
+        logs.configure(level="WARNING", form="json")
+    async with AsyncExitStack() as stack:
+        environ = dict(env)
+        if "HUNMIN_HOME" not in environ:
+            environ["HUNMIN_HOME"] = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hunmin-"))))
+        if "HUNMIN_DATABASE_URL" not in environ and any(service.migrations for service in services):
+            environ["HUNMIN_DATABASE_URL"] = await stack.enter_async_context(fresh_database())
+        listeners = {service.name: bind("127.0.0.1", 0, variable="") for service in services} if network else {}
+        urls = {name: url_of(listener) for name, listener in listeners.items()}
+        needed = {need for service in services for need in service.needs}
+        environ |= {f"{service_prefix(name)}URL": url for name, url in urls.items() if name in needed}
+        exporters = {service.name: InMemorySpanExporter() for service in services}
+        up = await stack.enter_async_context(hosted(plan(services, environ), migrate=True, exporters=exporters))
+        for name, listener in listeners.items():
+            await stack.enter_async_context(listening(up.apps[name], listener, drain_s=1))
+        clients = await stack.enter_async_context(AsyncExitStack())
+        yield Running(up, urls, exporters, clients)

@@ -1,0 +1,9 @@
+"""HTTP between services and to the world: one declaration for both ends, errors, request ids, streams."""
+
+from hunmin_kit.web.client import Client
+from hunmin_kit.web.errors import ErrorRenderer, problem_of
+from hunmin_kit.web.events import EventStream
+from hunmin_kit.web.request_id import current_request_id, request_context
+from hunmin_kit.web.serve import serve
+
+__all__ = ["Client", "ErrorRenderer", "EventStream", "current_request_id", "problem_of", "request_context", "serve"]

@@ -1,0 +1,99 @@
+"""The FastAPI application that every service starts from, with all that no service should have to think of."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from hunmin_contracts.errors import ErrorCode, HunminError
+from opentelemetry.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+
+from hunmin_kit.observe.metrics import HttpMetrics, exposition
+from hunmin_kit.web.edge import OBSERVATION_PATHS, Edge, is_json
+from hunmin_kit.web.errors import ErrorRenderer, problem_of, respond
+
+ReadyCheck = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppParts:
+    """What the process gives to a service's application."""
+
+    service: str
+    registry: CollectorRegistry
+    tracer_provider: TracerProvider
+    body_limit_bytes: int
+    check_ready: ReadyCheck  # what the process itself needs; raises HunminError(UNAVAILABLE)
+
+
+def build_app(
+    parts: AppParts, *, title: str, ready: ReadyCheck | None = None, render_error: ErrorRenderer | None = None
+) -> FastAPI:
+    """Return an application with errors, request ids, limits, traces, metrics and health on it, and no other route."""
+
+    async def answer_error(request: Request, error: Exception) -> Response:
+        response = respond(request, problem_of(_clarify(request, error)), render_error)
+        for name, value in (getattr(error, "headers", None) or {}).items():
+            response.headers.setdefault(name, value)
+        return response
+
+    app = FastAPI(
+        title=title,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={kind: answer_error for kind in (HunminError, RequestValidationError, HTTPException)},
+        telemetry={
+            "tracer_provider": parts.tracer_provider,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": _is_observation,
+        },
+    )
+    app.add_middleware(
+        Edge,
+        service=parts.service,
+        metrics=HttpMetrics(parts.registry),
+        body_limit_bytes=parts.body_limit_bytes,
+        on_exception=answer_error,
+    )
+    _add_observation(app, parts, ready)
+    return app
+
+
+def _add_observation(app: FastAPI, parts: AppParts, ready: ReadyCheck | None) -> None:
+    @app.get("/livez", include_in_schema=False)
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> dict[str, str]:
+        await parts.check_ready()
+        if ready is not None:
+            await ready()
+        return {"status": "ready"}
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        content, media_type = exposition(parts.registry)
+        return Response(content, media_type=media_type)
+
+
+def _is_observation(scope: MutableMapping[str, Any]) -> bool:
+    return scope["path"] in OBSERVATION_PATHS
+
+
+def _clarify(request: Request, error: Exception) -> Exception:
+    """Say what is wrong when a body could not even be looked at: FastAPI calls both "not a valid dictionary"."""
+    if not isinstance(error, RequestValidationError) or any(item["loc"] != ("body",) for item in error.errors()):
+        return error
+    if error.body is None:
+        return HunminError(ErrorCode.INVALID_REQUEST, "The request has no body. Send a JSON object.")
+    if not is_json(request.headers.get("content-type")):
+        return HunminError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON. Send application/json.")
+    return error

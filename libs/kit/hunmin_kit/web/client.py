@@ -1,0 +1,166 @@
+"""The caller's end of an Endpoint. It does not know which transport carries it."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
+from hunmin_contracts.errors import ErrorCode, HunminError, Problem
+from opentelemetry import propagate, trace
+from pydantic import BaseModel, RootModel, ValidationError
+
+from hunmin_kit.web.events import decode_events
+from hunmin_kit.web.request_id import HEADER, current_or_new_request_id
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+ResponseT = TypeVar("ResponseT", bound=BaseModel)
+EventT = TypeVar("EventT", bound=RootModel)  # type: ignore[type-arg]  # the root's type is the stream's own union
+
+_FIELD = re.compile(r"{(\w+)}")
+_RETRY_AFTER_S = 1
+_UNREACHABLE_STATUS = (502, 503, 504)
+
+
+class Client:
+    """Another service, by name. Forwards the request id and the W3C trace context; both deadlines are in seconds."""
+
+    def __init__(
+        self,
+        service: str,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        tracer: trace.Tracer,
+        base_url: str,
+        connect_timeout_s: float = 2.0,
+        call_deadline_s: float = 60.0,
+        stream_deadline_s: float = 600.0,
+    ) -> None:
+        self._service = service
+        self._tracer = tracer
+        self._call_deadline_s = call_deadline_s
+        self._stream_deadline_s = stream_deadline_s
+        timeout = httpx.Timeout(None, connect=connect_timeout_s, pool=connect_timeout_s)
+        self._http = httpx.AsyncClient(transport=transport, base_url=base_url, timeout=timeout, trust_env=False)
+
+    async def call(self, endpoint: Endpoint[RequestT, ResponseT], request: RequestT) -> ResponseT:
+        """Return the callee's response; raise HunminError as it raised it, UNAVAILABLE or DEADLINE_EXCEEDED."""
+        with self._span(endpoint) as span, self._as_hunmin_errors():
+            async with asyncio.timeout(self._call_deadline_s):
+                response = await self._http.send(self._request(endpoint, request, span))
+            self._raise_for_status(response)
+            return endpoint.response.model_validate_json(response.content)
+
+    @asynccontextmanager
+    async def stream(
+        self, endpoint: StreamEndpoint[RequestT, EventT], request: RequestT
+    ) -> AsyncGenerator[AsyncIterator[EventT], None]:
+        """Enter to send the request and learn its status; iterate for its events; leave at any time to cancel it."""
+        deadline = asyncio.get_running_loop().time() + self._stream_deadline_s
+        with self._span(endpoint) as span:
+            with self._as_hunmin_errors():
+                async with asyncio.timeout_at(deadline):
+                    response = await self._http.send(self._request(endpoint, request, span), stream=True)
+                    if response.is_error:
+                        await response.aread()
+            try:
+                self._raise_for_status(response)
+                yield self._events(endpoint, response, deadline)
+            finally:
+                await response.aclose()
+
+    async def aclose(self) -> None:
+        """Close the transport."""
+        await self._http.aclose()
+
+    async def _events(
+        self, endpoint: StreamEndpoint[Any, EventT], response: httpx.Response, deadline: float
+    ) -> AsyncIterator[EventT]:
+        events = decode_events(response.aiter_raw())
+        while True:
+            with self._as_hunmin_errors():
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        name, data = await anext(events)
+                except StopAsyncIteration:
+                    return
+            if name == "error":
+                raise Problem.model_validate_json(data).error()
+            yield endpoint.event.model_validate_json(data)
+
+    def _request(
+        self, endpoint: Endpoint[Any, Any] | StreamEndpoint[Any, Any], request: BaseModel, span: trace.Span
+    ) -> httpx.Request:
+        headers: dict[str, str] = {HEADER: current_or_new_request_id()}
+        propagate.inject(headers, context=trace.set_span_in_context(span))
+        fields = _FIELD.findall(endpoint.path)
+        path = _FIELD.sub(lambda match: quote(str(getattr(request, match[1])), safe=""), endpoint.path)
+        if endpoint.method in ("GET", "DELETE"):
+            query = request.model_dump(mode="json", exclude=set(fields), exclude_none=True)
+            return self._http.build_request(endpoint.method, path, params=query, headers=headers)
+        body = request.model_dump_json(exclude=set(fields), by_alias=True).encode()
+        headers["content-type"] = "application/json"
+        return self._http.build_request(endpoint.method, path, content=body, headers=headers)
+
+    @contextmanager
+    def _span(self, endpoint: Endpoint[Any, Any] | StreamEndpoint[Any, Any]) -> Iterator[trace.Span]:
+        # Never the current span: a stream's block may be left in another context than the one it was entered in.
+        span = self._tracer.start_span(
+            f"{endpoint.method} {endpoint.path}",
+            kind=trace.SpanKind.CLIENT,
+            attributes={
+                "http.request.method": endpoint.method,
+                "url.template": endpoint.path,
+                "server.address": self._service,
+            },
+        )
+        try:
+            yield span
+        except BaseException as error:
+            if not isinstance(error, GeneratorExit):
+                span.set_attribute(
+                    "error.type", error.code if isinstance(error, HunminError) else type(error).__qualname__
+                )
+                span.set_status(trace.StatusCode.ERROR)
+            raise
+        finally:
+            span.end()
+
+    @contextmanager
+    def _as_hunmin_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise self._unavailable("cannot be reached") from error
+        except (httpx.TimeoutException, TimeoutError) as error:
+            raise HunminError(
+                ErrorCode.DEADLINE_EXCEEDED,
+                f"The service {self._service} did not answer in time. Ask for less, or try again later.",
+            ) from error
+        except httpx.TransportError as error:
+            raise self._unavailable("broke off its answer") from error
+
+    def _raise_for_status(self, response: httpx.Response) -> None:
+        if not response.is_error:
+            return
+        try:
+            raise Problem.model_validate_json(response.content).error()
+        except ValidationError:
+            pass
+        if response.status_code in _UNREACHABLE_STATUS:
+            raise self._unavailable(f"answered {response.status_code}")
+        raise HunminError(
+            ErrorCode.INTERNAL,
+            f"The service {self._service} answered {response.status_code} without a problem document. "
+            "Check that its URL leads to a Hunmin service.",
+        )
+
+    def _unavailable(self, what: str) -> HunminError:
+        return HunminError(
+            ErrorCode.UNAVAILABLE,
+            f"The service {self._service} {what}. Try again shortly.",
+            retry_after_s=_RETRY_AFTER_S,
+        )

@@ -1,0 +1,141 @@
+"""Mounts a function as the server end of an Endpoint. The other end is `Client`."""
+
+import inspect
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
+from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
+from hunmin_contracts.errors import ErrorCode, HunminError
+from pydantic import BaseModel, ValidationError
+
+from hunmin_kit.web.edge import is_json
+from hunmin_kit.web.events import EventStream
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+BODILESS = ("GET", "DELETE")
+
+
+def serve(
+    router: APIRouter, endpoint: Endpoint[Any, Any] | StreamEndpoint[Any, Any]
+) -> Callable[[FunctionT], FunctionT]:
+    """Mount the decorated function at `endpoint`. Its first parameter is the request; others are FastAPI dependencies.
+
+    An Endpoint's function returns the response. A StreamEndpoint's is an async generator of events: what it raises
+    before the first event is an ordinary error status, after it an `error` event; it is closed when the client leaves.
+    """
+
+    def mount(function: FunctionT) -> FunctionT:
+        answer = _streamed(function) if isinstance(endpoint, StreamEndpoint) else _whole(function)
+        # Not functools.wraps: FastAPI unwraps a route to see whether it is a generator, and would run it itself.
+        answer.__name__, answer.__doc__ = function.__name__, function.__doc__
+        answer.__signature__ = _signature(function, endpoint.request, is_bodiless=endpoint.method in BODILESS)  # type: ignore[attr-defined]
+        router.add_api_route(
+            endpoint.path,
+            answer,
+            methods=[endpoint.method],
+            response_model=None,
+            openapi_extra=_openapi(endpoint),
+        )
+        return function
+
+    return mount
+
+
+def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def answer(_hunmin_request: Any, **dependencies: Any) -> Response:
+        reply: BaseModel = await function(_hunmin_request, **dependencies)
+        return Response(reply.model_dump_json(by_alias=True), media_type="application/json")
+
+    return answer
+
+
+def _streamed(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def answer(_hunmin_request: Any, **dependencies: Any) -> Response:
+        return EventStream(_encoded(function(_hunmin_request, **dependencies)))
+
+    return answer
+
+
+async def _encoded(events: AsyncGenerator[BaseModel, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        async for event in events:
+            yield b"data: " + event.model_dump_json(by_alias=True).encode() + b"\n\n"
+
+
+def _signature(function: Callable[..., Any], model: type[BaseModel], *, is_bodiless: bool) -> inspect.Signature:
+    """Return the signature that FastAPI sees: the request parsed by us, every other parameter as it was written."""
+    hints = get_type_hints(function, include_extras=True)
+    _, *others = inspect.signature(function).parameters.values()
+    parse = _query_parser(model) if is_bodiless else _body_parser(model)
+    request = inspect.Parameter(
+        "_hunmin_request", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(parse)]
+    )
+    dependencies = [
+        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY) for parameter in others
+    ]
+    return inspect.Signature([request, *dependencies])
+
+
+def _body_parser(model: type[BaseModel]) -> Callable[..., Any]:
+    async def parse(request: Request) -> BaseModel:
+        body = await request.body()
+        if body and not is_json(request.headers.get("content-type")):
+            raise HunminError(
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON. Send application/json."
+            )
+        try:
+            if not request.path_params:
+                return model.model_validate_json(body)
+            values = json.loads(body or b"{}")
+            return model.model_validate(values | request.path_params if isinstance(values, dict) else values)
+        except ValidationError as error:
+            raise _refusal(error, body) from None
+        except ValueError:
+            raise HunminError(
+                ErrorCode.INVALID_REQUEST, "The body is not valid JSON. Correct it and send it again."
+            ) from None
+
+    return parse
+
+
+def _query_parser(model: type[BaseModel]) -> Callable[..., Any]:
+    lists = {name for name, field in model.model_fields.items() if _is_list(field.annotation)}
+
+    async def parse(request: Request) -> BaseModel:
+        query = request.query_params
+        values: dict[str, Any] = {name: query.getlist(name) if name in lists else query[name] for name in query}
+        try:
+            return model.model_validate(values | request.path_params)
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**item, "loc": ("query", *item["loc"])} for item in error.errors(include_url=False)]
+            ) from None
+
+    return parse
+
+
+def _is_list(annotation: Any) -> bool:
+    return "list[" in str(annotation)
+
+
+def _refusal(error: ValidationError, body: bytes) -> RequestValidationError:
+    errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
+    is_malformed = any(item["type"] == "json_invalid" for item in errors)
+    return RequestValidationError(errors, body=None if is_malformed else json.loads(body))
+
+
+def _openapi(endpoint: Endpoint[Any, Any] | StreamEndpoint[Any, Any]) -> dict[str, Any]:
+    answer = endpoint.event if isinstance(endpoint, StreamEndpoint) else endpoint.response
+    media_type = "text/event-stream" if isinstance(endpoint, StreamEndpoint) else "application/json"
+    described: dict[str, Any] = {
+        "responses": {"200": {"description": "OK", "content": {media_type: {"schema": answer.model_json_schema()}}}}
+    }
+    if endpoint.method not in BODILESS:
+        schema = endpoint.request.model_json_schema()
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return described

@@ -1,0 +1,107 @@
+"""The callee."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+from fastapi import APIRouter, FastAPI
+from hunmin_contracts.errors import HunminError
+from hunmin_contracts.schema import Empty
+from hunmin_kit.run import Platform, Service, Settings
+from hunmin_kit.web import current_request_id, serve
+
+from kit_sample.contract import (
+    COUNT,
+    ECHO,
+    IN_FOLDER,
+    PUT_FOLDER,
+    SLEEP,
+    STATE,
+    CountEvent,
+    CountRequest,
+    Done,
+    EchoRequest,
+    EchoResponse,
+    NoteResponse,
+    NotesRequest,
+    Tick,
+)
+
+CALLER = ContextVar("caller", default="nothing")
+
+
+class EchoSettings(Settings):
+    port: int = 18081
+
+
+class Open:
+    """How many calls run, as the callee sees it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        self.calls += 1
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0)  # a finally may await, also after a cancel
+            self.calls -= 1
+
+
+def fail(kind: str | None) -> None:
+    if kind == "expected":
+        raise HunminError("overloaded", "Too much. Wait.", retry_after_s=7)
+    if kind == "unexpected":
+        raise RuntimeError("비밀 prompt text inside an exception")
+
+
+def routes(open_: Open) -> APIRouter:
+    router = APIRouter()
+
+    @serve(router, ECHO)
+    async def echo(request: EchoRequest) -> EchoResponse:
+        fail(request.fail)
+        return EchoResponse(text=request.text, request_id=current_request_id(), caller_context=CALLER.get())
+
+    @serve(router, SLEEP)
+    async def sleep(request: CountRequest) -> Done:
+        async with open_.call():
+            await asyncio.sleep(request.pause_s)
+        return Done()
+
+    @serve(router, COUNT)
+    async def count(request: CountRequest) -> AsyncIterator[CountEvent]:
+        async with open_.call():
+            for i in range(request.n):
+                if i == request.fail_at:
+                    fail(request.fail)
+                yield CountEvent(Tick(i=i, text="가\u2028나\u0085" + "x" * request.pad))
+                await asyncio.sleep(request.pause_s)
+            yield CountEvent(Done())
+
+    @serve(router, STATE)
+    async def state(request: Empty) -> NoteResponse:
+        return NoteResponse(count=open_.calls)
+
+    @serve(router, IN_FOLDER)
+    async def in_folder(request: NotesRequest) -> NotesRequest:
+        return request
+
+    @serve(router, PUT_FOLDER)
+    async def put_folder(request: NotesRequest) -> NotesRequest:
+        return request
+
+    return router
+
+
+@asynccontextmanager
+async def build(platform: Platform, settings: EchoSettings) -> AsyncIterator[FastAPI]:
+    app = platform.app(title="Echo")
+    app.include_router(routes(Open()))
+    yield app
+
+
+SERVICE = Service(name="echo", settings=EchoSettings, build=build)
