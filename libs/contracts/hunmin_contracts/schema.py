@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict
 class Schema(BaseModel):
     """A strict, frozen message. An unknown field fails validation with its path."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN and Infinity are no JSON; an error message must not quote the input, which may be a prompt.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Empty(Schema):
