@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import tokenizers
 from hunmin_contracts.errors import ErrorCode, HunminError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hunmin_text import huggingface, pieces
 from hunmin_text.bytelevel import LETTER_BYTES, ByteTokenizer, MorphemeTokenizer
@@ -57,6 +57,12 @@ class Manifest(_Part):
     pad_id: int
     analysis: Analysis | None
     training_data: TrainingData
+
+    @model_validator(mode="after")
+    def _pins_the_analysis(self) -> Self:
+        if (self.analysis is not None) != (self.method is Method.MORPHEME):
+            raise ValueError("analysis belongs to the morpheme method, and to it alone")
+        return self
 
 
 def installed_analysis() -> Analysis:
@@ -133,7 +139,7 @@ def _read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = ".".join(map(str, first["loc"])) or "as a whole"
         raise HunminError(
             ErrorCode.CONFLICT, f"{path} is not a manifest of format 1: {place}: {first['msg']}."
         ) from None

@@ -11,6 +11,8 @@ import jinja2
 from hunmin_contracts.errors import ErrorCode, HunminError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hunmin_text.tokenizer import Tokenizer
+
 _PLAIN_LINES = {"system": "{}\n", "user": "질문: {}\n", "assistant": "답변: {}\n"}
 # What Jinja passes through when an expression in a template fails.
 _TEMPLATE_FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
@@ -53,6 +55,21 @@ def render_chat(
         raise HunminError(
             ErrorCode.INVALID_REQUEST, f"The model's chat template refuses the messages: {error}", param="messages"
         ) from error
+
+
+def encode_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Encode messages as a prompt, by the tokenizer's own chat template if it has one."""
+    vocabulary = tokenizer.vocabulary
+    if tokenizer.chat_template is None:
+        return tokenizer.prefix_ids + tokenizer.encode(render_chat(messages, None))
+    prompt = render_chat(
+        messages,
+        tokenizer.chat_template,
+        bos_token="" if vocabulary.bos_id is None else vocabulary.texts[vocabulary.bos_id],
+        eos_token=vocabulary.texts[vocabulary.eos_id],
+        special_tokens=[vocabulary.texts[token_id] for token_id in vocabulary.special_ids],
+    )
+    return tokenizer.encode_marked(prompt)
 
 
 def _render_plain(messages: Sequence[Mapping[str, Any]]) -> str:

