@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-
 from hunmin_contracts.errors import ErrorCode, HunminError
+
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.parts import parts_of

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from hunmin_contracts.generation import ChunkEvent, GenerateRequest, PromptEvent, UsageEvent
 from hunmin_contracts.ids import RequestId
+
 from hunmin_gateway.keys.caller import Caller
 
 Event = PromptEvent | ChunkEvent | UsageEvent

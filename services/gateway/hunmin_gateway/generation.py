@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from functools import partial
 from types import TracebackType
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import GENERATE, GenerateRequest, UsageEvent
-from hunmin_gateway.exchange import Event, Exchange
 from hunmin_kit.web import Client
+
+from hunmin_gateway.exchange import Event, Exchange
 
 
 class Generation:
@@ -24,12 +25,14 @@ class Generation:
         self._queue: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
         self._seen_early: deque[tuple[int, Event]] = deque()
         self._calls: list[asyncio.Task[None]] = []
+        self._unfinished = 0
 
     async def __aenter__(self) -> "Generation":
         for number, request in enumerate(self._exchange.prompts):
             call = asyncio.create_task(self._call(number, request))
-            call.add_done_callback(lambda _, number=number: self._queue.put_nowait((number, None)))
+            call.add_done_callback(partial(self._ended, number))
             self._calls.append(call)
+            self._unfinished += 1
         return self
 
     async def __aexit__(
@@ -48,13 +51,17 @@ class Generation:
             if event is not None:
                 self._seen_early.append((number, event))
 
-    async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
-        while self._seen_early:
-            yield self._seen_early.popleft()
-        while not (self._queue.empty() and all(call.done() for call in self._calls)):
+    def __aiter__(self) -> "Generation":
+        return self
+
+    async def __anext__(self) -> tuple[int, Event]:
+        if self._seen_early:
+            return self._seen_early.popleft()
+        while self._unfinished:
             number, event = await self._next()
             if event is not None:
-                yield number, event
+                return number, event
+        raise StopAsyncIteration
 
     async def _call(self, number: int, request: GenerateRequest) -> None:
         event: Event | None = None
@@ -64,10 +71,14 @@ class Generation:
                 self._exchange.meter.count(number, event)
                 self._queue.put_nowait((number, event))
         if not isinstance(event, UsageEvent):
-            raise HunminError(ErrorCode.UNAVAILABLE, "The model stopped before the end of its answer. Send the request again.")
+            raise HunminError(ErrorCode.UNAVAILABLE, "The model stopped before the end of its answer. Try again.")
+
+    def _ended(self, number: int, _: asyncio.Task[None]) -> None:
+        self._queue.put_nowait((number, None))
 
     async def _next(self) -> tuple[int, Event | None]:
         number, event = await self._queue.get()
         if event is None:
+            self._unfinished -= 1
             self._calls[number].result()  # raises what ended the call, if it failed
         return number, event

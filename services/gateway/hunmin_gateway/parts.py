@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
-
-from hunmin_gateway.pipeline import Pipeline
 from hunmin_kit.data import Database
 from hunmin_kit.web import Client
+
+from hunmin_gateway.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,15 @@ def attach(app: FastAPI, parts: Parts) -> None:
     app.state.parts = parts
 
 
+def parts_of_app(app: FastAPI) -> Parts:
+    """Return what was attached to `app`."""
+    parts: Parts = app.state.parts
+    return parts
+
+
 def parts_of(request: Request) -> Parts:
     """Return the parts of the application that serves `request`."""
-    parts: Parts = request.app.state.parts
-    return parts
+    return parts_of_app(request.app)
 
 
 PartsDep = Annotated[Parts, Depends(parts_of)]

@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Protocol
 
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_kit.web import Client
+
 from hunmin_gateway.exchange import Exchange
 from hunmin_gateway.generation import Generation
 from hunmin_gateway.usage.record import Outcome, UsageRecord
-from hunmin_kit.web import Client
 
 
 class Ledger(Protocol):

@@ -4,11 +4,10 @@ import json
 
 import openai.types.chat
 import pytest
-from pydantic import ValidationError
-
 from hunmin_contracts.generation import ChunkEvent, Message, PromptEvent, TokenLogprob, TopToken, UsageEvent
 from hunmin_gateway.openai.chat import ChatCompletionRequest, ChatWriter
 from hunmin_gateway.openai.head import Head, Usage
+from pydantic import ValidationError
 
 HEAD = Head(id="chatcmpl-1", created=1_700_000_000, model="starter")
 HELLO = [{"role": "user", "content": "안녕?"}]
@@ -131,7 +130,9 @@ class TestAnswer:
     def test_a_stream_names_the_role_first_and_leaves_out_what_it_does_not_add(self):
         writer = ChatWriter(request(), HEAD)
         chunks = [writer.chunk([piece]) for event in self.EVENTS for piece in writer.pieces(0, event)]
-        parsed = [openai.types.chat.ChatCompletionChunk.model_validate_json(chunk.model_dump_json()) for chunk in chunks]
+        parsed = [
+            openai.types.chat.ChatCompletionChunk.model_validate_json(chunk.model_dump_json()) for chunk in chunks
+        ]
         assert parsed[0].choices[0].delta.role == "assistant"
         assert "".join(c.choices[0].delta.content or "" for c in parsed if c.choices[0].index == 0) == "네."
         later = json.loads(chunks[2].model_dump_json())

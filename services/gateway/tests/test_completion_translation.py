@@ -4,11 +4,10 @@ import json
 
 import openai.types
 import pytest
-from pydantic import ValidationError
-
 from hunmin_contracts.generation import ChunkEvent, PromptEvent, TokenLogprob, TopToken, UsageEvent
 from hunmin_gateway.openai.completion import CompletionRequest, CompletionWriter
 from hunmin_gateway.openai.head import Head, Usage
+from pydantic import ValidationError
 
 HEAD = Head(id="cmpl-1", created=1_700_000_000, model="starter")
 EWE = "예".encode()  # three bytes, so that a token can be a part of a character
@@ -206,7 +205,10 @@ class TestAnswer:
         assert logprobs is not None
         assert logprobs.tokens == [" 좋", "다"]
         assert logprobs.token_logprobs == [-1.5, -0.25]
-        assert logprobs.top_logprobs == [{" 재": -0.5, " a": -1.0, " 좋": -1.5}, {"다": -0.25, "bytes:\\xec\\x98": -2.0}]
+        assert logprobs.top_logprobs == [
+            {" 재": -0.5, " a": -1.0, " 좋": -1.5},
+            {"다": -0.25, "bytes:\\xec\\x98": -2.0},
+        ]
         assert logprobs.text_offset == [0, 2]
 
     def test_logprobs_zero_gives_the_chosen_tokens_alone(self):
@@ -228,7 +230,9 @@ class TestAnswer:
         assert choice.logprobs.text_offset == [0, 1, 1, 2]
 
     def test_echo_puts_the_prompt_before_every_choice(self):
-        prompt = PromptEvent(prompt_tokens=2, text="가나", tokens=[token("가".encode(), None), token("나".encode(), -3.0)])
+        prompt = PromptEvent(
+            prompt_tokens=2, text="가나", tokens=[token("가".encode(), None), token("나".encode(), -3.0)]
+        )
         completion = answer(
             request(echo=True, logprobs=1, n=2),
             (0, prompt),

@@ -4,12 +4,11 @@ import stat
 import zlib
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.text import BASE62, checksum, digest, is_well_formed, new_key, visible_prefix
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def test_a_new_key_is_well_formed_and_like_no_other():

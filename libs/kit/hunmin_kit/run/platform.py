@@ -56,7 +56,9 @@ class Platform:
         if name not in self._needs:
             raise LookupError(f"{self.service} does not declare that it needs {name}: add it to Service.needs.")
         if name not in self._clients:
-            self._clients[name] = self._new_client(name)
+            base_url, transport = self._transport(name)
+            deadlines = self._settings.deadlines
+            self._clients[name] = Client(name, transport, tracer=self.tracer, base_url=base_url, deadlines=deadlines)
         return self._clients[name]
 
     def database(self) -> Database:
@@ -95,20 +97,12 @@ class Platform:
         for client in self._clients.values():
             await client.aclose()
 
-    def _new_client(self, name: str) -> Client:
-        base_url, transport = self._transport(name)
-        return Client(
-            name,
-            transport,
-            tracer=self.tracer,
-            base_url=base_url,
-            connect_timeout_s=self._settings.connect_timeout_s,
-            call_deadline_s=self._settings.call_deadline_s,
-            stream_deadline_s=self._settings.stream_deadline_s,
-        )
+    async def check_schema(self) -> None:
+        """Raise UNAVAILABLE if the schema is behind this code; for a service that reads it while it starts."""
+        if self._database is not None and self._chain is not None:
+            await self._chain.check(self._database)
 
     async def _check_ready(self) -> None:
         if self._is_draining():
             raise HunminError(ErrorCode.UNAVAILABLE, "The service is shutting down. Ask another instance.")
-        if self._database is not None and self._chain is not None:
-            await self._chain.check(self._database)
+        await self.check_schema()

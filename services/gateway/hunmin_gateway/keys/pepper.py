@@ -20,7 +20,7 @@ def load_pepper(path: Path, *, configured: str | None, keys_exist: bool) -> byte
         raise HunminError(
             ErrorCode.CONFLICT,
             f"API keys exist, but {path}, the secret they were hashed under, is gone. Restore that file, or set "
-            "HUNMIN_GATEWAY_KEY_PEPPER to its content. To give the keys up instead, delete the rows of gateway.api_keys.",
+            "HUNMIN_GATEWAY_KEY_PEPPER to its content. To give the keys up, empty gateway.api_keys.",
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     pepper = secrets.token_urlsafe(32).encode()

@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.ids import AccountId, ApiKeyId, new_account_id, new_api_key_id
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.ids import AccountId, ApiKeyId, new_account_id, new_api_key_id
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.keys.text import digest, is_well_formed, new_key, visible_prefix
 from hunmin_gateway.tables import Account, ApiKey
 
+DEFAULT_ACCOUNT = "default"
 LAST_USED_RESOLUTION = timedelta(minutes=1)  # a write per request would cost more than the look-up
 
 
@@ -38,7 +39,7 @@ class KeyRing:
         self._pepper = pepper
 
     async def authenticate(self, key: str) -> Caller:
-        """Return whom `key` speaks for; raise UNAUTHENTICATED with the reason if it is mistyped, unknown, revoked or old."""
+        """Return whom `key` speaks for; raise UNAUTHENTICATED with the reason why it is refused."""
         if not is_well_formed(key):
             raise _refused("This is not an API key of this server, or it was mistyped. Check that it was copied whole.")
         is_expired = ApiKey.expires_at.is_not(None) & (ApiKey.expires_at <= func.now())
@@ -50,7 +51,7 @@ class KeyRing:
         )
         row = found.one_or_none()
         if row is None:
-            raise _refused(f"The API key {visible_prefix(key)}… is unknown here. Ask for one that belongs to this server.")
+            raise _refused(f"The API key {visible_prefix(key)}… is unknown here. Ask this server's operator for one.")
         key_id, account_id, revoked_at, expired, stale = row
         if revoked_at is not None:
             raise _refused(f"The API key {visible_prefix(key)}… was revoked. Use another one.")
@@ -78,7 +79,9 @@ class KeyRing:
     async def list(self) -> list[KeyInfo]:
         """Every key, oldest first."""
         rows = await self._session.execute(
-            select(ApiKey, Account.name).join(Account, Account.id == ApiKey.account_id).order_by(ApiKey.created_at, ApiKey.id)
+            select(ApiKey, Account.name)
+            .join(Account, Account.id == ApiKey.account_id)
+            .order_by(ApiKey.created_at, ApiKey.id)
         )
         return [
             KeyInfo(
@@ -105,7 +108,9 @@ class KeyRing:
 
     async def _store(self, key: str, account: str, name: str, lifetime: timedelta | None) -> ApiKeyId:
         await self._session.execute(
-            insert(Account).values(id=new_account_id(), name=account).on_conflict_do_nothing(index_elements=[Account.name])
+            insert(Account)
+            .values(id=new_account_id(), name=account)
+            .on_conflict_do_nothing(index_elements=[Account.name])
         )
         account_id = await self._session.scalar(select(Account.id).where(Account.name == account))
         key_id = new_api_key_id()

@@ -47,6 +47,6 @@ def visible_prefix(key: str) -> str:
 def digest(key: str, *, pepper: bytes) -> bytes:
     """Return the HMAC-SHA256 (32 bytes) that stands for `key` in the database.
 
-    Keys carry 190 random bits, so no slow hash is needed; a look-up by digest tells a timing attacker nothing of the key.
+    Keys carry 190 random bits, so no slow hash is needed; the time of a look-up by digest tells nothing of the key.
     """
     return hmac.new(pepper, key.encode(), hashlib.sha256).digest()

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from hunmin_kit.web import EventStream
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -10,7 +11,6 @@ from hunmin_gateway.exchange import Event, Exchange
 from hunmin_gateway.openai.errors import error_event
 from hunmin_gateway.openai.head import Usage
 from hunmin_gateway.pipeline import Pipeline
-from hunmin_kit.web import EventStream
 
 PieceT = TypeVar("PieceT")
 
@@ -35,9 +35,7 @@ async def answer_whole(pipeline: Pipeline, exchange: Exchange, writer: Writer[Pi
     return Response(writer.whole(pieces, _usage(exchange)).model_dump_json(), media_type="application/json")
 
 
-def answer_streamed(
-    pipeline: Pipeline, exchange: Exchange, writer: Writer[PieceT], *, include_usage: bool
-) -> Response:
+def answer_streamed(pipeline: Pipeline, exchange: Exchange, writer: Writer[PieceT], *, include_usage: bool) -> Response:
     """Return the answer as a stream. A prompt that is refused is still an error status; a later failure is an event."""
     return EventStream(_frames(pipeline, exchange, writer, include_usage), on_error=error_event)
 

@@ -4,12 +4,13 @@ import time
 from typing import Literal
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel
-from starlette.responses import Response
-
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import MODELS, ModelInfo
 from hunmin_contracts.schema import Empty
+from hunmin_kit.web import current_request_id
+from pydantic import BaseModel
+from starlette.responses import Response
+
 from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
 from hunmin_gateway.exchange import Exchange
 from hunmin_gateway.openai.answer import answer_streamed, answer_whole
@@ -17,7 +18,6 @@ from hunmin_gateway.openai.chat import ChatCompletion, ChatCompletionRequest, Ch
 from hunmin_gateway.openai.completion import Completion, CompletionRequest, CompletionWriter
 from hunmin_gateway.openai.head import Head
 from hunmin_gateway.parts import PartsDep
-from hunmin_kit.web import current_request_id
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=KeyedRoute, dependencies=[Depends(BEARER)])
 

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
+from hunmin_contracts.generation import ChunkEvent, GenerateRequest, Message, PromptEvent, TokenLogprob
 from pydantic import BaseModel, Field
 from pydantic import field_validator as validates
 from pydantic_core import PydanticCustomError
 
-from hunmin_contracts.generation import ChunkEvent, GenerateRequest, Message, PromptEvent, TokenLogprob
+from hunmin_gateway.exchange import Event
 from hunmin_gateway.openai.head import Head, Usage
 from hunmin_gateway.openai.parameters import MAX_LOGPROBS, Ignored, Parameters, PublicSchema, only, said
 from hunmin_gateway.openai.pieces import absent, by_index
-from hunmin_gateway.exchange import Event
 
 
 class TextPart(PublicSchema):
@@ -179,7 +179,7 @@ class ChatCompletion(BaseModel):
 
 
 class ChatWriter:
-    """Turns events into choices. The first piece of each names the role, so that a stream starts when it is accepted."""
+    """Turns events into choices. The first piece of each names the role: a stream starts once it is accepted."""
 
     def __init__(self, request: ChatCompletionRequest, head: Head) -> None:
         self._request = request

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Annotated, Literal
 
+from hunmin_contracts.generation import ChunkEvent, GenerateRequest, PromptEvent, TokenLogprob, TopToken
 from pydantic import BaseModel, Field
 
-from hunmin_contracts.generation import ChunkEvent, GenerateRequest, PromptEvent, TokenLogprob, TopToken
+from hunmin_gateway.exchange import Event
 from hunmin_gateway.openai.head import Head, Usage
 from hunmin_gateway.openai.parameters import MAX_LOGPROBS, Parameters, only, said
 from hunmin_gateway.openai.pieces import absent, by_index
 from hunmin_gateway.openai.utf8 import CharacterCount, printable
-from hunmin_gateway.exchange import Event
 
 MAX_PROMPTS = 128
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -44,8 +44,8 @@ class CompletionRequest(Parameters):
         if prompt is None:
             return [""]
         if isinstance(prompt, str) or isinstance(prompt[0], int):
-            return [prompt]  # type: ignore[list-item]  # mypy cannot narrow a list by its first element
-        return list(prompt)  # type: ignore[arg-type]  # the same
+            return [prompt]
+        return list(prompt)
 
     def generate_requests(self) -> list[GenerateRequest]:
         """What to ask of the generation service, one request per prompt."""

@@ -2,9 +2,8 @@
 
 import json
 
-from starlette.responses import JSONResponse, Response
-
 from hunmin_contracts.errors import ErrorCode, Problem
+from starlette.responses import JSONResponse, Response
 
 # Where OpenAI has a code of its own, clients look for that; everything else keeps ours.
 _CODES = {
@@ -29,9 +28,12 @@ def error_body(problem: Problem) -> dict[str, dict[str, str | None]]:
     }
 
 
-def error_response(problem: Problem) -> Response:
-    """Return the answer to a request that failed before its first byte."""
-    return JSONResponse(error_body(problem), status_code=problem.status)
+def error_response(problem: Problem, path: str) -> Response:
+    """Return the answer to a request to `path` that failed before its first byte."""
+    body = error_body(problem)
+    if path.endswith("/chat/completions") and body["error"]["param"] == "prompt":
+        body["error"]["param"] = "messages"
+    return JSONResponse(body, status_code=problem.status)
 
 
 def error_event(problem: Problem) -> bytes:

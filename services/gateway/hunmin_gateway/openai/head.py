@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import TypedDict
 
-from pydantic import BaseModel
-
 from hunmin_contracts.ids import RequestId
+from pydantic import BaseModel
 
 
 class HeadFields(TypedDict):

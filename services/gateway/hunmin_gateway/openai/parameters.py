@@ -1,4 +1,4 @@
-"""The request parameters that both completion routes of the OpenAI dialect share, and what is done with those not served.
+"""The request parameters that both completion routes of the OpenAI dialect share, and what becomes of the others.
 
 Every parameter of OpenAI's is one of three: served; harmless, so accepted and without effect (`user`, `metadata`, …);
 or not served, so accepted only with a value that asks for nothing, else refused by name.
@@ -6,12 +6,11 @@ or not served, so accepted only with a value that asks for nothing, else refused
 
 from typing import Annotated, Any
 
+from hunmin_contracts.generation import Sampling
+from hunmin_contracts.schema import Schema
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic import field_validator as validates
 from pydantic_core import PydanticCustomError
-
-from hunmin_contracts.generation import Sampling
-from hunmin_contracts.schema import Schema
 
 MAX_CHOICES = 16  # per prompt; the bound of GenerateRequest.n
 MAX_LOGPROBS = 20
@@ -31,7 +30,7 @@ def only(*neutral: object) -> BeforeValidator:
 
 
 def said(expected: str) -> WrapValidator:
-    """Return the mark of a parameter of several shapes: a wrong one is answered by `expected`, not by a message a shape."""
+    """Return the mark of a parameter of several shapes: a wrong one is answered by `expected` alone."""
 
     def check(value: object, validate: ValidatorFunctionWrapHandler) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Tokens of byte-level models are bytes, not characters: how to print one, and how to count the characters before it."""
+"""Tokens of byte-level models are bytes, not characters: how to print one, and how to count characters."""
 
 import codecs
 

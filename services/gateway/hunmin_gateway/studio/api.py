@@ -4,8 +4,6 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, BaseModel
-
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.schema import Empty, Schema
 from hunmin_contracts.tokenization import (
@@ -25,16 +23,19 @@ from hunmin_contracts.tokenization import (
     TokenId,
     TokenizerList,
 )
+from hunmin_kit.data import SessionDep
+from pydantic import AwareDatetime, BaseModel, TypeAdapter
+
 from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.tables import Usage
 from hunmin_gateway.usage.ledger import Position, usage_page
 from hunmin_gateway.usage.record import Outcome
-from hunmin_kit.data import SessionDep
 
 router = APIRouter(prefix="/studio/v1", tags=["Studio"], route_class=KeyedRoute, dependencies=[Depends(BEARER)])
 
 MAX_PAGE = 200
+_MOMENT = TypeAdapter(AwareDatetime)
 
 
 class TextBody(Schema):
@@ -144,7 +145,7 @@ def _cursor(row: Usage) -> str:
 def _position(cursor: str) -> Position:
     started_at, _, row_id = cursor.partition("_")
     try:
-        return Position(datetime.fromisoformat(started_at), int(row_id))
+        return Position(_MOMENT.validate_python(started_at), int(row_id))
     except ValueError:
         raise HunminError(
             ErrorCode.INVALID_PARAMETER,

@@ -5,13 +5,13 @@ import asyncio
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, select, tuple_
+from hunmin_contracts.ids import AccountId
+from hunmin_kit.data import Database
+from sqlalchemy import insert, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from hunmin_contracts.ids import AccountId
 from hunmin_gateway.tables import Usage
 from hunmin_gateway.usage.record import UsageRecord
-from hunmin_kit.data import Database
 
 
 class UsageLedger:
@@ -61,6 +61,6 @@ async def usage_page(
     if until is not None:
         query = query.where(Usage.started_at < until)
     if after is not None:
-        query = query.where(tuple_(Usage.started_at, Usage.id) < tuple_(after.started_at, after.id))
+        query = query.where(tuple_(Usage.started_at, Usage.id) < tuple_(literal(after.started_at), literal(after.id)))
     rows = await session.scalars(query.order_by(Usage.started_at.desc(), Usage.id.desc()).limit(limit))
     return list(rows)

@@ -9,7 +9,7 @@ from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId
 
 
 class Outcome(StrEnum):
-    """How a request ended. A cancelled one used what was generated before its client left; a failed one used nothing."""
+    """How a request ended. A cancelled one used what was generated until its client left; a failed one nothing."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"

@@ -1,0 +1,65 @@
+"""Everything that the gateway offers: a router per dialect, the page that describes them, errors in each dialect."""
+
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from hunmin_contracts.errors import Problem
+from pydantic import BaseModel
+from starlette.staticfiles import StaticFiles
+
+from hunmin_gateway.openai import api as openai_api
+from hunmin_gateway.openai.errors import error_response
+from hunmin_gateway.studio import api as studio_api
+
+DESCRIPTION = """
+A Korean language-model studio of one's own. Every request carries an API key: `Authorization: Bearer hm_…`.
+
+* **OpenAI** (`/v1`): works with OpenAI's own clients; set their `base_url` to this server's `/v1`. Errors have
+  OpenAI's shape.
+* **Studio** (`/studio/v1`): tokenizers and usage. Errors are problem documents (RFC 9457).
+
+Every answer has the header `x-request-id`; name it when you report a problem.
+"""
+
+
+class About(BaseModel):
+    """What this server is, and where to go on."""
+
+    name: str
+    version: str
+    links: dict[str, str]
+
+
+def mount(app: FastAPI) -> None:
+    """Put every route on `app`."""
+    app.version = version("hunmin-gateway")
+    app.description = DESCRIPTION
+    app.include_router(openai_api.router)
+    app.include_router(studio_api.router)
+    app.mount("/docs/static", StaticFiles(packages=[("fastapi_swagger", "resources")]))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=app.title,
+            swagger_js_url="/docs/static/swagger-ui-bundle.js",
+            swagger_css_url="/docs/static/swagger-ui.css",
+            swagger_favicon_url="/docs/static/favicon-32x32.png",
+            swagger_ui_parameters={"persistAuthorization": True},
+        )
+
+    @app.get("/", summary="What this server is", tags=["About"])
+    async def about() -> About:
+        """Name the server and its entrances. Needs no key."""
+        links = {"docs": "/docs", "openapi": "/openapi.json", "models": "/v1/models", "usage": "/studio/v1/usage"}
+        return About(name=app.title, version=app.version, links=links)
+
+
+def render_error(request: Request, problem: Problem) -> Response:
+    """Answer in the dialect of the path."""
+    path = request.url.path
+    if path.startswith("/v1/"):
+        return error_response(problem, path)
+    return Response(problem.model_dump_json(), status_code=problem.status, media_type="application/problem+json")

@@ -1,0 +1,76 @@
+"""The composition root of the gateway: its settings, its parts, its first key."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import FastAPI
+from hunmin_kit.data import Database
+from hunmin_kit.run import Platform, Service, Settings
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+from hunmin_gateway.api import mount, render_error
+from hunmin_gateway.keys.pepper import load_pepper
+from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
+from hunmin_gateway.keys.text import is_well_formed
+from hunmin_gateway.parts import Parts, attach
+from hunmin_gateway.pipeline import Pipeline
+from hunmin_gateway.usage.ledger import UsageLedger
+from hunmin_gateway.welcome import Welcome
+
+
+def _a_key(value: SecretStr) -> SecretStr:
+    if not is_well_formed(value.get_secret_value()):
+        raise PydanticCustomError("key", "not an API key; make one with `python -m hunmin_gateway.keys new`")
+    return value
+
+
+class GatewaySettings(Settings):
+    """HUNMIN_GATEWAY_…"""
+
+    port: int = Field(default=8080, ge=0, le=65535)
+    # The first key's value, for installations without a reader of the first start's output.
+    bootstrap_key: Annotated[SecretStr, AfterValidator(_a_key)] | None = None
+    # The secret that keys are hashed under; None: made on the first start and kept in HUNMIN_HOME/gateway/key_pepper.
+    key_pepper: Annotated[SecretStr, Field(min_length=32)] | None = None
+
+
+@asynccontextmanager
+async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator[FastAPI, None]:
+    """Put the gateway together; on leaving, wait for usage that is still being written."""
+    await platform.check_schema()
+    database = platform.database()
+    pepper = await pepper_of(platform, settings, database)
+    bootstrap_key = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key is not None else None
+    if bootstrap_key is not None:
+        async with database.session() as session:
+            await KeyRing(session, pepper=pepper).ensure(bootstrap_key, DEFAULT_ACCOUNT, "bootstrap")
+    generation = platform.client("generation")
+    platform.on_ready(Welcome(database, pepper, generation, bootstrap_key=bootstrap_key).text)
+    ledger = UsageLedger(database)
+    app = platform.app(title="Hunmin Studio", render_error=render_error)
+    attach(app, Parts(database, pepper, Pipeline(generation, ledger), generation, platform.client("tokenizer")))
+    mount(app)
+    try:
+        yield app
+    finally:
+        await ledger.finish()
+
+
+async def pepper_of(platform: Platform, settings: GatewaySettings, database: Database) -> bytes:
+    """Return the secret that keys are hashed under."""
+    async with database.session() as session:
+        exist = await keys_exist(session)
+    configured = settings.key_pepper.get_secret_value() if settings.key_pepper is not None else None
+    return load_pepper(platform.home / "gateway" / "key_pepper", configured=configured, keys_exist=exist)
+
+
+SERVICE = Service(
+    name="gateway",
+    settings=GatewaySettings,
+    build=build,
+    needs=("generation", "tokenizer"),
+    migrations="hunmin_gateway.migrations",
+    public=True,
+)

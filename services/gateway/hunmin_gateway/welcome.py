@@ -1,0 +1,68 @@
+"""What a start prints: where the server is, the first key (once), and a command that tries it."""
+
+import json
+import shlex
+
+from hunmin_contracts.errors import HunminError
+from hunmin_contracts.generation import MODELS
+from hunmin_contracts.schema import Empty
+from hunmin_kit.data import Database
+from hunmin_kit.web import Client
+
+from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing
+from hunmin_gateway.keys.text import visible_prefix
+
+ANOTHER_KEY = "python -m hunmin_gateway.keys create NAME"
+
+
+class Welcome:
+    """Makes the first key when the server is ready: a start that fails must not use up the one time it is shown."""
+
+    def __init__(self, database: Database, pepper: bytes, generation: Client, *, bootstrap_key: str | None) -> None:
+        self._database = database
+        self._pepper = pepper
+        self._generation = generation
+        self._bootstrap_key = bootstrap_key
+
+    async def text(self, url: str) -> str:
+        """Return the text for a server at `url`."""
+        first_key, about_keys = await self._keys()
+        lines = [
+            "",
+            f"Hunmin Studio is ready at {url} (reference: {url}/docs)",
+            about_keys,
+            "Try it:",
+            "",
+            await self._command(url, first_key or "$YOUR_KEY"),
+            "",
+        ]
+        return "\n".join(lines)
+
+    async def _keys(self) -> tuple[str | None, str]:
+        if self._bootstrap_key is not None:
+            shown = visible_prefix(self._bootstrap_key)
+            return None, f"API key: the one in HUNMIN_GATEWAY_BOOTSTRAP_KEY ({shown}…)."
+        async with self._database.session() as session:
+            ring = KeyRing(session, pepper=self._pepper)
+            valid = [key.prefix for key in await ring.list() if key.revoked_at is None]
+            first_key = None if valid else (await ring.create(DEFAULT_ACCOUNT, "first"))[0]
+        if first_key is not None:
+            return first_key, f"Your API key, shown this once: {first_key}"
+        shown = ", ".join(f"{prefix}…" for prefix in valid[:3]) + (", …" if len(valid) > 3 else "")
+        return None, f"API keys made before are valid: {shown}. To make another: {ANOTHER_KEY}"
+
+    async def _command(self, url: str, key: str) -> str:
+        authorization = f'-H "Authorization: Bearer {key}"'
+        model = await self._some_model()
+        if model is None:
+            return f"  curl {url}/v1/models {authorization}"
+        body = json.dumps({"model": model, "prompt": "이 영화는", "max_tokens": 32}, ensure_ascii=False)
+        content_type = "-H 'Content-Type: application/json'"
+        return f"  curl {url}/v1/completions {authorization} {content_type} \\\n    -d {shlex.quote(body)}"
+
+    async def _some_model(self) -> str | None:
+        try:
+            found = await self._generation.call(MODELS, Empty())
+        except HunminError:  # as a process of its own the gateway may be up first
+            return None
+        return found.models[0].name if found.models else None

@@ -1,0 +1,250 @@
+"""A gateway on a real port and a real database, before a small generation service and a small tokenizer service.
+
+The two are services on the same contracts as the real ones. The model is a parrot: it answers with the characters of
+its prompt, one a token, and a prompt that starts with `!` makes it fail in the way that is named.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+from fastapi import APIRouter, FastAPI
+from hunmin_contracts import tokenization
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.generation import (
+    GENERATE,
+    MODELS,
+    ChunkEvent,
+    GenerateEvent,
+    GenerateRequest,
+    ModelInfo,
+    ModelList,
+    PromptEvent,
+    TokenLogprob,
+    TopToken,
+    UsageEvent,
+)
+from hunmin_contracts.schema import Empty
+from hunmin_gateway.keys.ring import KeyRing
+from hunmin_gateway.keys.text import new_key
+from hunmin_gateway.parts import Parts, parts_of_app
+from hunmin_gateway.service import SERVICE
+from hunmin_kit.run import Platform, Service, Settings
+from hunmin_kit.testing import Running, running
+from hunmin_kit.web import serve
+from pydantic import Field
+
+CONTEXT = 64
+MODEL = ModelInfo(
+    name="team/parrot",
+    digest="0" * 64,
+    architecture="parrot",
+    context_length=CONTEXT,
+    vocab_size=1,
+    created=1_700_000_000,
+)
+
+
+class ServiceSettings(Settings):
+    """A port is all that it needs."""
+
+    port: int = Field(default=0)
+
+
+@dataclass
+class Parrot:
+    """The generation service of the tests: what it was asked, and how many sequences run."""
+
+    requests: list[GenerateRequest] = field(default_factory=list)
+    running: int = 0
+    generated: int = 0
+
+    def service(self) -> Service[ServiceSettings]:
+        """Return it as a service."""
+        router = APIRouter()
+
+        @serve(router, MODELS)
+        async def models(_: Empty) -> ModelList:
+            return ModelList(models=[MODEL])
+
+        @serve(router, GENERATE)
+        async def generate(request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
+            self.requests.append(request)
+            self.running += request.n
+            try:
+                async for event in self._answer(request):
+                    yield GenerateEvent(event)
+            finally:
+                self.running -= request.n
+
+        return _service("generation", router)
+
+    async def _answer(self, request: GenerateRequest) -> AsyncIterator[PromptEvent | ChunkEvent | UsageEvent]:
+        if request.model != MODEL.name:
+            raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no model {request.model!r}.")
+        prompt = _text(request)
+        _refuse(prompt, request)
+        tokens = [_token(character, None if index == 0 else -1.0, request) for index, character in enumerate(prompt)]
+        wanted = request.max_tokens if request.max_tokens is not None else CONTEXT - len(prompt)
+        with_logprobs = request.logprobs is not None
+        yield PromptEvent(
+            prompt_tokens=len(prompt),
+            text=prompt if request.echo else None,
+            tokens=tokens if request.echo and with_logprobs else [],
+        )
+        for step in range(wanted):
+            for index in range(request.n):
+                if prompt.startswith("!slow"):
+                    await asyncio.sleep(0.01)
+                if prompt.startswith("!break") and step == 2:
+                    raise HunminError(ErrorCode.UNAVAILABLE, "The engine stopped.", retry_after_s=3)
+                if prompt.startswith("!early") and step == 2:
+                    return
+                character = prompt[(step + index) % len(prompt)] if prompt else "가"
+                self.generated += 1
+                yield ChunkEvent(
+                    index=index,
+                    text=character,
+                    completion_tokens=step + 1,
+                    tokens=[_token(character, -0.5, request)] if with_logprobs else [],
+                    finish_reason=None if step < wanted - 1 else "stop" if request.stop else "length",
+                )
+        yield UsageEvent(prompt_tokens=len(prompt), completion_tokens=wanted * request.n)
+
+
+def _text(request: GenerateRequest) -> str:
+    if isinstance(request.prompt, str):
+        return request.prompt
+    return "".join(chr(part) if isinstance(part, int) else f"{part.role}:{part.content}\n" for part in request.prompt)
+
+
+def _refuse(prompt: str, request: GenerateRequest) -> None:
+    if len(prompt) + (request.max_tokens or 0) > CONTEXT and not prompt.startswith("!slow"):
+        raise HunminError(
+            ErrorCode.PROMPT_TOO_LONG,
+            f"The prompt has {len(prompt)} tokens and max_tokens is {request.max_tokens}; the model holds {CONTEXT}.",
+            param="prompt",
+        )
+    if prompt.startswith("!overloaded"):
+        raise HunminError(ErrorCode.OVERLOADED, "The queue is full. Retry after 7 s.", retry_after_s=7)
+    if prompt.startswith("!crash"):
+        raise RuntimeError("a bug, with the secret prompt in its message")
+
+
+def _token(character: str, logprob: float | None, request: GenerateRequest) -> TokenLogprob:
+    candidates = [
+        TopToken(id=k, text="가", bytes=list("가".encode()), logprob=-2.0) for k in range(request.logprobs or 0)
+    ]
+    return TokenLogprob(
+        id=ord(character), text=character, bytes=list(character.encode()), logprob=logprob, top=candidates
+    )
+
+
+def _tokenizer() -> Service[ServiceSettings]:
+    router = APIRouter()
+
+    def known(name: str) -> None:
+        if name != "letters":
+            raise HunminError(ErrorCode.NOT_FOUND, f"There is no tokenizer {name!r}. There is: letters.")
+
+    @serve(router, tokenization.TOKENIZERS)
+    async def tokenizers(_: Empty) -> tokenization.TokenizerList:
+        info = tokenization.TokenizerInfo(name="letters", method="char", vocab_size=1, digest="0")
+        return tokenization.TokenizerList(tokenizers=[info])
+
+    @serve(router, tokenization.ENCODE)
+    async def encode(request: tokenization.EncodeRequest) -> tokenization.EncodeResponse:
+        known(request.tokenizer)
+        offsets = [(place, place + 1) for place in range(len(request.text))]
+        return tokenization.EncodeResponse(ids=list(map(ord, request.text)), offsets=offsets)
+
+    @serve(router, tokenization.DECODE)
+    async def decode(request: tokenization.DecodeRequest) -> tokenization.DecodeResponse:
+        known(request.tokenizer)
+        return tokenization.DecodeResponse(text="".join(map(chr, request.ids)))
+
+    @serve(router, tokenization.COUNT)
+    async def count(request: tokenization.CountRequest) -> tokenization.CountResponse:
+        known(request.tokenizer)
+        return tokenization.CountResponse(counts=list(map(len, request.texts)))
+
+    @serve(router, tokenization.MORPHEMES)
+    async def morphemes(request: tokenization.MorphemesRequest) -> tokenization.MorphemesResponse:
+        known(request.tokenizer)
+        token = tokenization.MorphemeToken(id=1, text=request.text, span=(0, len(request.text)), pos="NNG")
+        return tokenization.MorphemesResponse(tokens=[token])
+
+    return _service("tokenizer", router)
+
+
+def _service(name: str, router: APIRouter) -> Service[ServiceSettings]:
+    @asynccontextmanager
+    async def build(platform: Platform, _: ServiceSettings) -> AsyncIterator[FastAPI]:
+        app = platform.app(title=name)
+        app.include_router(router)
+        yield app
+
+    return Service(name=name, settings=ServiceSettings, build=build)
+
+
+@dataclass
+class Studio:
+    """A running gateway, as the account of one key sees it."""
+
+    url: str
+    key: str
+    parts: Parts
+    parrot: Parrot
+    client: openai.AsyncOpenAI
+    http: httpx.AsyncClient
+
+    async def usage(self, **query: str) -> list[dict]:
+        """Return the account's usage, newest first."""
+        response = await self.http.get("/studio/v1/usage", params=query)
+        response.raise_for_status()
+        return response.json()["data"]
+
+
+@pytest.fixture(scope="session")
+def parrot() -> Parrot:
+    """The model."""
+    return Parrot()
+
+
+@pytest.fixture(scope="session")
+def neighbours(parrot: Parrot) -> list[Service]:
+    """The services that a gateway needs."""
+    return [parrot.service(), _tokenizer()]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def gateway(neighbours: list[Service]) -> AsyncIterator[Running]:
+    """The gateway that most tests share; each test has an account of its own in it."""
+    async with running(SERVICE, *neighbours, network=True) as up:
+        yield up
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def studio(gateway: Running, parrot: Parrot) -> AsyncIterator[Studio]:
+    """The shared gateway, before a new account and a model that has counted nothing."""
+    parts = parts_of_app(gateway.app("gateway"))
+    async with parts.database.session() as session:
+        key, _ = await KeyRing(session, pepper=parts.pepper).create(f"account {new_key()}", "test")
+    parrot.requests.clear()
+    parrot.generated = 0
+    url = gateway.url("gateway")
+    async with (
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=10) as client,
+        httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10) as http,
+    ):
+        yield Studio(url, key, parts, parrot, client, http)
+    deadline = time.monotonic() + 1
+    while parrot.running:
+        assert time.monotonic() < deadline, "a sequence still runs 1 s after its client left"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,173 @@
+"""Keys over their life: the first one, more of them, revoked, expired, and the command that does it."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import httpx
+import pytest
+from hunmin_contracts.errors import HunminError
+from hunmin_contracts.ids import ApiKeyId
+from hunmin_gateway.keys.__main__ import run
+from hunmin_gateway.keys.ring import KeyRing
+from hunmin_gateway.keys.text import digest, new_key, visible_prefix
+from hunmin_gateway.service import SERVICE
+from hunmin_gateway.tables import ApiKey
+from hunmin_kit.run.errors import StartError
+from hunmin_kit.testing import Running, running
+from hunmin_kit.testing.postgres import fresh_database
+from sqlalchemy import text, update
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def refusal(studio, key: str) -> str:
+    response = await studio.http.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+    assert response.status_code == 401, response.text
+    return response.json()["error"]["message"]
+
+
+class TestAuthentication:
+    async def test_a_revoked_key_is_refused_at_once(self, studio):
+        assert (await studio.http.get("/v1/models")).status_code == 200
+        async with studio.parts.database.session() as session:
+            ring = KeyRing(session, pepper=studio.parts.pepper)
+            (info,) = [key for key in await ring.list() if key.prefix == visible_prefix(studio.key)]
+            await ring.revoke(ApiKeyId(info.id))
+        assert "was revoked" in await refusal(studio, studio.key)
+
+    async def test_an_expired_key_is_refused(self, studio):
+        async with studio.parts.database.session() as session:
+            ring = KeyRing(session, pepper=studio.parts.pepper)
+            old, _ = await ring.create("default", "old", lifetime=timedelta(seconds=-1))
+            fresh, _ = await ring.create("default", "fresh", lifetime=timedelta(minutes=1))
+        assert "has expired" in await refusal(studio, old)
+        answer = await studio.http.get("/v1/models", headers={"Authorization": f"bearer {fresh}"})
+        assert answer.status_code == 200
+
+    async def test_a_typo_and_an_unknown_key_are_told_apart(self, studio):
+        typo = studio.key[:10] + ("a" if studio.key[10] != "a" else "b") + studio.key[11:]
+        assert "mistyped" in await refusal(studio, typo)
+        assert "is unknown here" in await refusal(studio, new_key())
+
+    @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic dTpw", "hm_x"])
+    async def test_without_a_bearer_key_the_answer_says_how_to_send_one(self, studio, header):
+        async with httpx.AsyncClient(base_url=studio.url) as http:
+            response = await http.get(
+                "/studio/v1/usage", headers={"Authorization": header} if header is not None else {}
+            )
+        assert response.status_code == 401
+        assert "Authorization: Bearer" in response.json()["detail"]
+
+    async def test_last_use_is_noted_once_a_minute(self, studio):
+        async def last_used_at():
+            async with studio.parts.database.session() as session:
+                return await session.scalar(
+                    text("SELECT last_used_at FROM api_keys WHERE digest = :digest"), {"digest": stored}
+                )
+
+        stored = digest(studio.key, pepper=studio.parts.pepper)
+        assert await last_used_at() is None
+        await studio.http.get("/v1/models")
+        first = await last_used_at()
+        await studio.http.get("/v1/models")
+        assert first is not None
+        assert await last_used_at() == first
+        async with studio.parts.database.session() as session:
+            await session.execute(
+                update(ApiKey).where(ApiKey.digest == stored).values(last_used_at=first - timedelta(minutes=2))
+            )
+        await studio.http.get("/v1/models")
+        assert await last_used_at() >= first
+
+    async def test_the_key_itself_is_nowhere_in_the_database(self, studio):
+        async with studio.parts.database.session() as session:
+            rows = (await session.execute(text("SELECT api_keys::text FROM api_keys"))).scalars().all()
+        assert rows
+        assert not any(studio.key in row or studio.key[12:36] in row for row in rows)
+
+
+class TestFirstKey:
+    async def test_is_printed_once_with_a_command_that_works(self, neighbours, tmp_path):
+        async with fresh_database() as database:
+            env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
+            async with running(SERVICE, *neighbours, env=env, network=True) as up:
+                (first,) = await up.announcements("gateway")
+                key = first.split("shown this once: ")[1].split()[0]
+                assert await _curl(first, up) == 200
+                (again,) = await up.announcements("gateway")
+            async with running(SERVICE, *neighbours, env=env, network=True) as up:
+                (later,) = await up.announcements("gateway")
+                assert await _status(up, key) == 200
+        for text_ in (again, later):
+            assert key not in text_
+            assert visible_prefix(key) in text_
+            assert "hunmin_gateway.keys create" in text_
+
+    async def test_can_be_chosen_and_is_not_printed(self, neighbours, tmp_path):
+        key = new_key()
+        async with fresh_database() as database:
+            env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path), "HUNMIN_GATEWAY_BOOTSTRAP_KEY": key}
+            for _ in range(2):
+                async with running(SERVICE, *neighbours, env=env, network=True) as up:
+                    (announced,) = await up.announcements("gateway")
+                    assert await _status(up, key) == 200
+                    assert key not in announced
+                    assert visible_prefix(key) in announced
+
+    async def test_that_is_no_key_stops_the_start_and_says_how_to_make_one(self, neighbours):
+        with pytest.raises(StartError, match=r"HUNMIN_GATEWAY_BOOTSTRAP_KEY.*hunmin_gateway\.keys new") as stop:
+            async with running(SERVICE, *neighbours, env={"HUNMIN_GATEWAY_BOOTSTRAP_KEY": "secret"}):
+                pass
+        assert "secret" not in str(stop.value)
+
+
+class TestCommand:
+    async def test_makes_lists_and_revokes_keys(self, neighbours, tmp_path):
+        async with fresh_database() as database:
+            env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
+            async with running(SERVICE, *neighbours, env=env, network=True) as up:
+                made = await run(["create", "for tests", "--account", "team", "--days", "1"], env)
+                key, key_id = made.splitlines()[-1], made.split()[0]
+                assert await _status(up, key) == 200
+                listed = await run(["list"], env)
+                assert key not in listed
+                assert all(part in listed for part in (key_id, "team", "for tests", visible_prefix(key), "valid until"))
+                await run(["revoke", key_id], env)
+                assert await _status(up, key) == 401
+                with pytest.raises(HunminError, match="no key key_none"):
+                    await run(["revoke", "key_none"], env)
+
+    async def test_new_prints_a_key_that_bootstraps_and_stores_nothing(self, tmp_path):
+        key = await run(["new"], {"HUNMIN_HOME": str(tmp_path)})
+        assert SERVICE.settings(bootstrap_key=key).bootstrap_key.get_secret_value() == key
+        assert not list(tmp_path.iterdir())
+
+    async def test_says_on_one_line_that_the_schema_is_missing(self, tmp_path):
+        async with fresh_database() as database:
+            env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
+            done = await asyncio.to_thread(
+                subprocess.run,
+                [sys.executable, "-m", "hunmin_gateway.keys", "list"],
+                env={name: value for name, value in os.environ.items() if not name.startswith("HUNMIN_")} | env,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+        assert done.returncode == 2
+        assert done.stderr.startswith("keys: The schema gateway is at nothing")
+        assert done.stderr.count("\n") == 1
+
+
+async def _status(up: Running, key: str) -> int:
+    async with httpx.AsyncClient(base_url=up.url("gateway")) as http:
+        return (await http.get("/v1/models", headers={"Authorization": f"Bearer {key}"})).status_code
+
+
+async def _curl(announced: str, up: Running) -> int:
+    command = announced[announced.index("curl ") :].strip() + " --silent --output /dev/null --write-out '%{http_code}'"
+    process = await asyncio.create_subprocess_shell(command, stdout=subprocess.PIPE)
+    output, _ = await process.communicate()
+    return int(output)

@@ -1,0 +1,76 @@
+"""The Studio dialect, the reference page, and what needs no key."""
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+class TestTokenizers:
+    async def test_are_listed(self, studio):
+        response = await studio.http.get("/studio/v1/tokenizers")
+        assert [info["name"] for info in response.json()["tokenizers"]] == ["letters"]
+
+    async def test_encode_decode_count_and_show_morphemes(self, studio):
+        path = "/studio/v1/tokenizers/letters"
+        words = "이 영화는 🙂"
+        encoded = (await studio.http.post(f"{path}/encode", json={"text": words})).json()
+        assert encoded["ids"] == list(map(ord, words))
+        assert encoded["offsets"][0] == [0, 1]
+        assert (await studio.http.post(f"{path}/decode", json={"ids": encoded["ids"]})).json() == {"text": words}
+        assert (await studio.http.post(f"{path}/count", json={"texts": [words, ""]})).json() == {"counts": [7, 0]}
+        tokens = (await studio.http.post(f"{path}/morphemes", json={"text": "영화"})).json()["tokens"]
+        assert (tokens[0]["text"], tokens[0]["pos"]) == ("영화", "NNG")
+
+    async def test_errors_are_problem_documents_with_the_request_id(self, studio):
+        unknown = await studio.http.post("/studio/v1/tokenizers/none/encode", json={"text": "가"})
+        problem = unknown.json()
+        assert (unknown.status_code, problem["code"]) == (404, "not_found")
+        assert problem["request_id"] == unknown.headers["x-request-id"]
+        wrong = await studio.http.post("/studio/v1/tokenizers/letters/encode", json={"text": "가", "tokenizer": "x"})
+        assert (wrong.status_code, wrong.json()["details"]["param"]) == (400, "tokenizer")
+
+    async def test_need_a_key(self, studio):
+        async with httpx.AsyncClient(base_url=studio.url) as http:
+            for path in ("/studio/v1/tokenizers", "/studio/v1/usage"):
+                assert (await http.get(path)).status_code == 401
+            assert (await http.post("/studio/v1/tokenizers/letters/encode", json={"text": "가"})).status_code == 401
+
+
+class TestReference:
+    async def test_describes_every_route_with_its_key(self, studio):
+        async with httpx.AsyncClient(base_url=studio.url) as http:
+            document = (await http.get("/openapi.json")).json()
+        assert set(document["paths"]) == {
+            "/",
+            "/v1/models",
+            "/v1/models/{name}",
+            "/v1/completions",
+            "/v1/chat/completions",
+            "/studio/v1/tokenizers",
+            "/studio/v1/tokenizers/{name}/encode",
+            "/studio/v1/tokenizers/{name}/decode",
+            "/studio/v1/tokenizers/{name}/count",
+            "/studio/v1/tokenizers/{name}/morphemes",
+            "/studio/v1/usage",
+        }
+        (scheme,) = document["components"]["securitySchemes"].items()
+        assert scheme[1]["scheme"] == "bearer"
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                assert operation["summary"]
+                assert operation.get("security", []) == ([] if path == "/" else [{scheme[0]: []}])
+
+    async def test_page_loads_nothing_from_elsewhere(self, studio):
+        async with httpx.AsyncClient(base_url=studio.url) as http:
+            page = (await http.get("/docs")).text
+            assert "cdn" not in page
+            script = page.split('script src="')[1].split('"')[0]
+            assert "javascript" in (await http.get(script)).headers["content-type"]
+
+    async def test_root_says_where_to_go(self, studio):
+        async with httpx.AsyncClient(base_url=studio.url) as http:
+            about = (await http.get("/")).json()
+            assert about["name"] == "Hunmin Studio"
+            for link in (about["links"]["docs"], about["links"]["openapi"]):
+                assert (await http.get(link)).status_code == 200
