@@ -28,7 +28,7 @@ class Endpoint(Generic[RequestT, ResponseT]):
 
 @dataclass(frozen=True)
 class StreamEndpoint(Generic[RequestT, EventT]):
-    """A call answered by server-sent events: `data:` lines of `event` as JSON, or one `error` event with a `Problem`, last.
+    """A call answered by server-sent events, `data:` lines of `event` as JSON; a failure ends it with an `error` event.
 
     `event` is a `RootModel` over a discriminated union, so that each line is typed.
     """

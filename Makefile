@@ -1,0 +1,65 @@
+# Everything a developer, a laptop or CI does is a target here; `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+UV := .uv/bin/uv
+BIN := .venv/bin
+SOURCES := libs services training e2e
+# What `make key` names the new key.
+NAME ?= another
+
+.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.synced ## install uv and every package of the lock, where they are not there yet
+
+$(UV):
+	@echo "bringing uv into .uv"
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/pip install --quiet uv
+
+# The marker is newer than the lock and every package's own file exactly when nothing needs to be installed.
+.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml training/pyproject.toml) | $(UV)
+	@$(UV) sync --frozen --all-packages --python $(PYTHON)
+	@touch $@
+
+run: setup ## set everything up and run the studio on embedded defaults (Ctrl-C ends it)
+	@exec $(BIN)/hunmin run all
+
+demo: setup ## print three completions of 이 영화는 by the starter model, through a gateway of its own
+	@$(BIN)/python e2e/demo.py
+
+key: setup ## make another API key for the studio in HUNMIN_HOME (NAME=…)
+	@$(BIN)/python -m hunmin_gateway.keys create $(NAME)
+
+test: setup ## set everything up and run all tests
+	@$(BIN)/pytest
+
+test-data: setup ## the tests that need real data: HUNMIN_DATA=folder make test-data
+	@test -n "$${HUNMIN_DATA:-}" || { echo "set HUNMIN_DATA to the folder that holds text/ and nsmc/"; exit 2; }
+	@$(BIN)/pytest libs/text/tests -m data
+
+lint: setup ## check style, types, direction of dependency and size
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy libs services training
+	@$(BIN)/lint-imports
+	@$(BIN)/python e2e/lint/size.py
+
+format: setup ## let ruff mend what it can
+	@$(BIN)/ruff check --fix $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+bench-tokenizer: setup ## encode speed beside plain byte-level BPE, and tokens per character of three methods (needs HUNMIN_DATA)
+	@$(BIN)/python e2e/bench/tokenizer.py
+
+bench-engine: setup ## generation throughput beside transformers' generate
+	@$(BIN)/python e2e/bench/engine.py
+
+clean: ## remove what was installed and built; keeps HUNMIN_HOME
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
