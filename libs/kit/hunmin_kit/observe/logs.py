@@ -50,7 +50,13 @@ def configure(*, level: str, form: LogFormat, stream: TextIO | None = None) -> N
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
-    logging.basicConfig(handlers=[handler], level=number, force=True)
+    root = logging.getLogger()
+    for earlier in [
+        known for known in root.handlers if isinstance(known.formatter, structlog.stdlib.ProcessorFormatter)
+    ]:
+        root.removeHandler(earlier)
+    root.addHandler(handler)
+    root.setLevel(number)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
 

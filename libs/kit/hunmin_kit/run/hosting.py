@@ -11,7 +11,7 @@ import httpx
 import structlog
 from fastapi import FastAPI
 from opentelemetry.sdk.trace.export import SpanExporter
-from pydantic import SecretStr
+from pydantic import HttpUrl, SecretStr, TypeAdapter, ValidationError
 from sqlalchemy.exc import ArgumentError
 
 from hunmin_kit.data.database import Database, async_url
@@ -74,8 +74,13 @@ def _url_of(name: str, here: set[str], environ: Mapping[str, str]) -> str | None
     """Return where `name` is called over the network, or None if it is called in this process."""
     prefix = service_prefix(name)
     url = environ.get(f"{prefix}URL")
-    if url is not None or name in here:
-        return url
+    if url is not None:
+        try:
+            return str(TypeAdapter(HttpUrl).validate_python(url))
+        except ValidationError:
+            raise StartError(f"{prefix}URL is not valid: it is written as http://host:port.") from None
+    if name in here:
+        return None
     if name not in installed_names():
         raise StartError(f"{prefix}URL is not set, and the service {name} is not installed here. Set it.")
     port = load_settings(find(name).settings, prefix, environ).port

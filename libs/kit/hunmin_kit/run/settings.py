@@ -1,19 +1,28 @@
 """Settings from HUNMIN_… variables: typed, frozen, and none that nobody reads."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from hunmin_kit.observe.logs import LogFormat
 from hunmin_kit.run.errors import StartError
+from hunmin_kit.web.client import Deadlines
 
 PREFIX = "HUNMIN_"
 _FILE = "_FILE"
 _LAST_PORT = 65535
+_FIELD_IN_MESSAGE = re.compile(r'field "(\w+)"')
 # Read by the tests and by tools that run beside a service, never by one: set in many shells that also start services.
 _FOREIGN = frozenset({"HUNMIN_DATA"})
 
@@ -71,6 +80,11 @@ class PlatformSettings(_Frozen):
     stream_deadline_s: float = Field(default=600, gt=0)
     max_connections: int = Field(default=256, ge=1)  # to each service that is called over the network
 
+    @property
+    def deadlines(self) -> Deadlines:
+        """How long this process waits for the services that it calls."""
+        return Deadlines(connect_s=self.connect_timeout_s, call_s=self.call_deadline_s, stream_s=self.stream_deadline_s)
+
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 _AnyT = TypeVar("_AnyT", bound=_Frozen)
@@ -92,8 +106,10 @@ def load_settings(kind: type[_AnyT], prefix: str, environ: Mapping[str, str]) ->
         first = error.errors(include_input=False)[0]
         variable = prefix + "_".join(str(part) for part in first["loc"][:1]).upper()
         raise StartError(f"{variable} is not valid: {first['msg'][0].lower()}{first['msg'][1:]}.") from None
-    except ValueError as error:  # pydantic-settings raises it for a list or object that is not JSON
-        raise StartError(f"A variable under {prefix} is not valid: {error}.") from None
+    except SettingsError as error:
+        field = _FIELD_IN_MESSAGE.search(str(error))
+        variable = prefix + (field[1].upper() if field else "…")
+        raise StartError(f"{variable} is not valid: a list or an object is written as JSON.") from None
 
 
 def check_names(
@@ -111,8 +127,9 @@ def check_names(
         if not variable.startswith(PREFIX) or variable in _FOREIGN or variable.startswith(ignored):
             continue
         if variable not in names and variable.removesuffix(_FILE) not in names:
-            close = get_close_matches(variable, names, n=1)
-            hint = f" Did you mean {close[0]}?" if close else " Unset it."
+            bare = [name.removeprefix(PREFIX) for name in names]
+            close = get_close_matches(variable.removeprefix(PREFIX), bare, n=1)
+            hint = f" Did you mean {PREFIX}{close[0]}?" if close else " Unset it."
             raise StartError(f"{variable} is set, but nothing here reads it.{hint}")
 
 

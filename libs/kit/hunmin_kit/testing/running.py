@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from hunmin_kit.observe import logs
-from hunmin_kit.run.hosting import IN_PROCESS_URL, Hosted, hosted, plan
+from hunmin_kit.run.hosting import IN_PROCESS_URL, Hosted, Plan, hosted, plan
 from hunmin_kit.run.server import bind, listening, url_of
 from hunmin_kit.run.service import Service
 from hunmin_kit.run.settings import service_prefix
@@ -33,6 +33,7 @@ _EMPTY: Mapping[str, str] = MappingProxyType({})
 class Running:
     """Services that are up."""
 
+    _plan: Plan
     _up: Hosted
     _urls: Mapping[str, str]  # of open ports
     _exporters: Mapping[str, InMemorySpanExporter]
@@ -40,7 +41,10 @@ class Running:
 
     def client(self, name: str) -> Client:
         """Return a client of that service, as another service has it."""
-        client = Client(name, self._transport(name), tracer=trace.NoOpTracer(), base_url=self.url(name))
+        transport, tracer = self._transport(name), trace.NoOpTracer()
+        client = Client(
+            name, transport, tracer=tracer, base_url=self.url(name), deadlines=self._plan.platform.deadlines
+        )
         self._stack.push_async_callback(client.aclose)
         return client
 
@@ -93,8 +97,9 @@ async def running(
         needed = {need for service in services for need in service.needs}
         environ |= {f"{service_prefix(name)}URL": url for name, url in urls.items() if name in needed}
         exporters = {service.name: InMemorySpanExporter() for service in services}
-        up = await stack.enter_async_context(hosted(plan(services, environ), migrate=True, exporters=exporters))
+        checked = plan(services, environ)
+        up = await stack.enter_async_context(hosted(checked, migrate=True, exporters=exporters))
         for name, listener in listeners.items():
             await stack.enter_async_context(listening(up.apps[name], listener, drain_s=1))
         clients = await stack.enter_async_context(AsyncExitStack())
-        yield Running(up, urls, exporters, clients)
+        yield Running(checked, up, urls, exporters, clients)

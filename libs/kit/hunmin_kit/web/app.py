@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from hunmin_contracts.errors import ErrorCode, HunminError
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
@@ -73,9 +74,10 @@ def _add_observation(app: FastAPI, parts: AppParts, ready: ReadyCheck | None) ->
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> dict[str, str]:
-        await parts.check_ready()
-        if ready is not None:
-            await ready()
+        with suppress_instrumentation():  # a probe every few seconds is no trace anyone wants
+            await parts.check_ready()
+            if ready is not None:
+                await ready()
         return {"status": "ready"}
 
     @app.get("/metrics", include_in_schema=False)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -25,8 +26,17 @@ _RETRY_AFTER_S = 1
 _UNREACHABLE_STATUS = (502, 503, 504)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """How long a caller waits: to be connected, for a whole call, for a whole stream."""
+
+    connect_s: float = 2.0
+    call_s: float = 60.0
+    stream_s: float = 600.0
+
+
 class Client:
-    """Another service, by name. Forwards the request id and the W3C trace context; both deadlines are in seconds."""
+    """Another service, by name. Forwards the request id and the W3C trace context."""
 
     def __init__(
         self,
@@ -35,21 +45,18 @@ class Client:
         *,
         tracer: trace.Tracer,
         base_url: str,
-        connect_timeout_s: float = 2.0,
-        call_deadline_s: float = 60.0,
-        stream_deadline_s: float = 600.0,
+        deadlines: Deadlines = Deadlines(),  # frozen
     ) -> None:
         self._service = service
         self._tracer = tracer
-        self._call_deadline_s = call_deadline_s
-        self._stream_deadline_s = stream_deadline_s
-        timeout = httpx.Timeout(None, connect=connect_timeout_s, pool=connect_timeout_s)
+        self._deadlines = deadlines
+        timeout = httpx.Timeout(None, connect=deadlines.connect_s, pool=deadlines.connect_s)
         self._http = httpx.AsyncClient(transport=transport, base_url=base_url, timeout=timeout, trust_env=False)
 
     async def call(self, endpoint: Endpoint[RequestT, ResponseT], request: RequestT) -> ResponseT:
         """Return the callee's response; raise HunminError as it raised it, UNAVAILABLE or DEADLINE_EXCEEDED."""
         with self._span(endpoint) as span, self._as_hunmin_errors():
-            async with asyncio.timeout(self._call_deadline_s):
+            async with asyncio.timeout(self._deadlines.call_s):
                 response = await self._http.send(self._request(endpoint, request, span))
             self._raise_for_status(response)
             return endpoint.response.model_validate_json(response.content)
@@ -59,7 +66,7 @@ class Client:
         self, endpoint: StreamEndpoint[RequestT, EventT], request: RequestT
     ) -> AsyncGenerator[AsyncIterator[EventT], None]:
         """Enter to send the request and learn its status; iterate for its events; leave at any time to cancel it."""
-        deadline = asyncio.get_running_loop().time() + self._stream_deadline_s
+        deadline = asyncio.get_running_loop().time() + self._deadlines.stream_s
         with self._span(endpoint) as span:
             with self._as_hunmin_errors():
                 async with asyncio.timeout_at(deadline):

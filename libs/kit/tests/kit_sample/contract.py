@@ -20,10 +20,16 @@ class EchoResponse(Schema):
 
 class CountRequest(Schema):
     n: int = Field(ge=0)
+    before_s: float = 0
     pause_s: float = 0
     fail_at: int | None = None
     fail: str = "expected"
     pad: int = 0
+
+
+class StateResponse(Schema):
+    calls: int  # running now
+    produced: int  # events so far
 
 
 class Tick(Schema):
@@ -58,7 +64,7 @@ class NotesRequest(Schema):
 ECHO = Endpoint("POST", "/v1/echo", EchoRequest, EchoResponse)
 SLEEP = Endpoint("POST", "/v1/sleep", CountRequest, Done)
 COUNT = StreamEndpoint("POST", "/v1/count", CountRequest, CountEvent)
-STATE = Endpoint("GET", "/v1/state", Empty, NoteResponse)
+STATE = Endpoint("GET", "/v1/state", Empty, StateResponse)
 NOTE = Endpoint("POST", "/v1/notes", NoteRequest, NoteResponse)
 NOTES = Endpoint("GET", "/v1/notes", Empty, NoteResponse)
 IN_FOLDER = Endpoint("GET", "/v1/folders/{folder}", NotesRequest, NotesRequest)

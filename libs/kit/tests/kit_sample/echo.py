@@ -23,8 +23,8 @@ from kit_sample.contract import (
     Done,
     EchoRequest,
     EchoResponse,
-    NoteResponse,
     NotesRequest,
+    StateResponse,
     Tick,
 )
 
@@ -40,6 +40,7 @@ class Open:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.produced = 0
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[None]:
@@ -75,7 +76,9 @@ def routes(open_: Open) -> APIRouter:
     @serve(router, COUNT)
     async def count(request: CountRequest) -> AsyncIterator[CountEvent]:
         async with open_.call():
+            await asyncio.sleep(request.before_s)
             for i in range(request.n):
+                open_.produced += 1
                 if i == request.fail_at:
                     fail(request.fail)
                 yield CountEvent(Tick(i=i, text="가\u2028나\u0085" + "x" * request.pad))
@@ -83,8 +86,8 @@ def routes(open_: Open) -> APIRouter:
             yield CountEvent(Done())
 
     @serve(router, STATE)
-    async def state(request: Empty) -> NoteResponse:
-        return NoteResponse(count=open_.calls)
+    async def state(request: Empty) -> StateResponse:
+        return StateResponse(calls=open_.calls, produced=open_.produced)
 
     @serve(router, IN_FOLDER)
     async def in_folder(request: NotesRequest) -> NotesRequest:
