@@ -1,4 +1,4 @@
-"""The tokenizer folder: `tokenizer.json` and a manifest that pins whatever decides where text is cut.
+"""The tokenizer folder: `tokenizer.json`, a lexicon, and a manifest that pins whatever decides where text is cut.
 
 Loading reads the folder and nothing else: no network, no other version of the analyser or its dictionary.
 """
@@ -19,10 +19,11 @@ from hunmin_text.bytelevel import LETTER_BYTES, ByteTokenizer, MorphemeTokenizer
 from hunmin_text.characters import CharacterTokenizer
 from hunmin_text.morphemes import analyser_version
 from hunmin_text.tokenizer import Tokenizer, Vocabulary
-from hunmin_text.training import END_OF_TEXT, PAD, UNKNOWN, Method
+from hunmin_text.training import END_OF_TEXT, PAD, UNKNOWN, Learnt, Method
 
 MANIFEST = "hunmin_tokenizer.json"
 MODEL = "tokenizer.json"
+LEXICON = "lexicon.txt"  # a word a line, cut into morphemes by spaces: analyses that need not be made again
 
 
 class _Part(BaseModel):
@@ -38,13 +39,14 @@ class TrainingData(_Part):
 
 
 class Analysis(_Part):
-    """Everything outside `tokenizer.json` that decides where the morpheme method cuts."""
+    """Everything outside `tokenizer.json` that decides where the morpheme method cuts, and the lexicon's sha256."""
 
     analyser: str
     analyser_version: str
     dictionary: str
     dictionary_version: str
     pieces_version: int
+    lexicon_sha256: str
 
 
 class Manifest(_Part):
@@ -65,8 +67,8 @@ class Manifest(_Part):
         return self
 
 
-def installed_analysis() -> Analysis:
-    """Describe the analyser, the dictionary and the cutting rules of this installation."""
+def installed_analysis(*, lexicon_sha256: str) -> Analysis:
+    """Describe the analyser, the dictionary and the cutting rules of this installation, for that lexicon."""
     found = analyser_version()
     return Analysis(
         analyser=found.analyser,
@@ -74,21 +76,27 @@ def installed_analysis() -> Analysis:
         dictionary=found.dictionary,
         dictionary_version=found.dictionary_version,
         pieces_version=pieces.VERSION,
+        lexicon_sha256=lexicon_sha256,
     )
 
 
-def save(learnt: tokenizers.Tokenizer, folder: Path, *, method: Method, training_data: TrainingData) -> Tokenizer:
-    """Write a learnt vocabulary as a tokenizer folder, and load it."""
+def save(learnt: Learnt, folder: Path, *, method: Method, training_data: TrainingData) -> Tokenizer:
+    """Write what was learnt as a tokenizer folder, and load it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    learnt.backend.save(str(folder / MODEL))
+    analysis = None
+    if method is Method.MORPHEME:
+        lexicon = "".join(f"{word}\n" for word in learnt.lexicon).encode()
+        (folder / LEXICON).write_bytes(lexicon)
+        analysis = installed_analysis(lexicon_sha256=hashlib.sha256(lexicon).hexdigest())
     manifest = Manifest(
         method=method,
-        vocab_size=learnt.get_vocab_size(),
-        eos_id=learnt.token_to_id(END_OF_TEXT),
-        pad_id=learnt.token_to_id(PAD),
-        analysis=installed_analysis() if method is Method.MORPHEME else None,
+        vocab_size=learnt.backend.get_vocab_size(),
+        eos_id=learnt.backend.token_to_id(END_OF_TEXT),
+        pad_id=learnt.backend.token_to_id(PAD),
+        analysis=analysis,
         training_data=training_data,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    learnt.save(str(folder / MODEL))
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return load(folder)
 
@@ -104,12 +112,6 @@ def load(folder: Path | str, *, name: str | None = None) -> Tokenizer:
 
 def _load_ours(folder: Path, name: str) -> Tokenizer:
     manifest = _read_manifest(folder)
-    if manifest.analysis is not None and manifest.analysis != installed_analysis():
-        raise HunminError(
-            ErrorCode.CONFLICT,
-            f"The tokenizer in {folder} was trained with {_said(manifest.analysis)}; installed is "
-            f"{_said(installed_analysis())}, which may cut words elsewhere. Install the first, or train anew.",
-        )
     backend = tokenizers.Tokenizer.from_file(str(folder / MODEL))
     if backend.get_vocab_size() != manifest.vocab_size:
         raise HunminError(
@@ -121,16 +123,34 @@ def _load_ours(folder: Path, name: str) -> Tokenizer:
     texts = [token for token, _ in sorted(backend.get_vocab().items(), key=itemgetter(1))]
     if manifest.method is Method.CHARACTER:
         return CharacterTokenizer(backend, _character_vocabulary(texts, manifest), **named)
-    kind = MorphemeTokenizer if manifest.method is Method.MORPHEME else ByteTokenizer
-    return kind(backend, _byte_vocabulary(texts, manifest), **named)
+    vocabulary = _byte_vocabulary(texts, manifest)
+    if manifest.analysis is None:
+        return ByteTokenizer(backend, vocabulary, **named)
+    return MorphemeTokenizer(backend, vocabulary, _read_lexicon(folder, manifest.analysis), **named)
 
 
 def folder_digest(folder: Path) -> str:
-    """Compute the sha256 over the names and contents of the folder's tokenizer files."""
+    """Compute the sha256 over the names and contents of manifest and vocabulary; the manifest holds the lexicon's."""
     total = hashlib.sha256()
     for file in (MANIFEST, MODEL):
         total.update(f"{file} {hashlib.sha256((folder / file).read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
+
+
+def _read_lexicon(folder: Path, analysis: Analysis) -> dict[str, str]:
+    content = (folder / LEXICON).read_bytes() if (folder / LEXICON).is_file() else b""
+    if hashlib.sha256(content).hexdigest() != analysis.lexicon_sha256:
+        raise HunminError(
+            ErrorCode.CONFLICT, f"{folder / LEXICON} is not the file that the manifest names: copy the folder again."
+        )
+    installed = installed_analysis(lexicon_sha256=analysis.lexicon_sha256)
+    if analysis != installed:
+        raise HunminError(
+            ErrorCode.CONFLICT,
+            f"The tokenizer in {folder} was trained with {_said(analysis)}; installed is {_said(installed)}, "
+            "which may cut words elsewhere. Install the first, or train anew.",
+        )
+    return {line.replace(" ", ""): line for line in content.decode().splitlines()}
 
 
 def _read_manifest(folder: Path) -> Manifest:

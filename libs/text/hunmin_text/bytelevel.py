@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import tokenizers
@@ -13,6 +12,8 @@ from hunmin_text.tokenizer import Encoding, Tokenizer, Vocabulary, refuse_surrog
 
 CACHED_RUNS = 200_000  # young ones; with the older as many again, about 100 MB when full of Korean
 CACHED_PIECES = 50_000
+
+Ids = tuple[int, ...]  # not lists: the garbage collector leaves a tuple of numbers alone
 
 
 def byte_letters() -> dict[int, str]:
@@ -57,21 +58,35 @@ class ByteTokenizer(Tokenizer):
 
 
 class MorphemeTokenizer(ByteTokenizer):
-    """Byte-level BPE inside morphemes. A run of text is cut and merged once, then remembered."""
+    """Byte-level BPE inside morphemes. A run of text is cut and merged once, then remembered.
+
+    The lexicon (see `split_morphemes`) spares the analysis of frequent words, so that a fresh process is fast too.
+    """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, vocabulary: Vocabulary, *, name: str, method: str, digest: str
+        self,
+        backend: tokenizers.Tokenizer,
+        vocabulary: Vocabulary,
+        lexicon: Mapping[str, str],
+        *,
+        name: str,
+        method: str,
+        digest: str,
     ) -> None:
         super().__init__(backend, vocabulary, name=name, method=method, digest=digest)
-        merges = _Merges(backend.model)
-        self._runs = RecentCache(partial(_run_ids, merges=RecentCache(merges, limit=CACHED_PIECES)), limit=CACHED_RUNS)
+        self._lexicon = lexicon
+        self._merges = RecentCache(_Merges(backend.model), limit=CACHED_PIECES)
+        self._runs = RecentCache(self._run_ids, limit=CACHED_RUNS)
 
     def encode(self, text: str) -> list[int]:
         refuse_surrogates(text)
         return list(chain.from_iterable(map(self._runs.__getitem__, split_runs(text))))
 
-
-Ids = tuple[int, ...]  # not lists: the garbage collector leaves a tuple of numbers alone
+    def _run_ids(self, run: str) -> Ids:
+        ids: Ids = ()
+        for piece in split_morphemes(run, self._lexicon):
+            ids += self._merges[piece]
+        return ids
 
 
 class RecentCache(dict[str, Ids]):
@@ -104,7 +119,3 @@ class _Merges:
     def __call__(self, piece: str) -> Ids:
         spelt = piece.encode().decode("latin-1").translate(self._spelling)
         return tuple([token.id for token in self._model.tokenize(spelt)])
-
-
-def _run_ids(run: str, *, merges: RecentCache) -> Ids:
-    return tuple(chain.from_iterable(map(merges.__getitem__, split_morphemes(run))))

@@ -6,7 +6,9 @@ The pieces partition the text exactly, for every string; a piece never holds par
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from hunmin_text.morphemes import MAX_RUN, split_run, tag_run
 
@@ -30,6 +32,9 @@ RUN = re.compile(
 )
 
 
+NO_LEXICON: Mapping[str, str] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Morpheme:
     """A piece of text with its part of speech (mecab-ko-dic's tags); `text[start:end] == surface`."""
@@ -45,14 +50,19 @@ def split_runs(text: str) -> list[str]:
     return RUN.findall(text)
 
 
-def split_morphemes(run: str) -> list[str]:
-    """Cut one run into pieces: a Hangul run at its morphemes (a leading space stays with the first), others not."""
-    if not _is_hangul(run):
+def split_morphemes(run: str, lexicon: Mapping[str, str] = NO_LEXICON) -> list[str]:
+    """Cut one run into pieces: a Hangul run at its morphemes (a leading space stays with the first), others not.
+
+    A lexicon maps words to themselves as MeCab cuts them, with spaces between the morphemes.
+    """
+    if not is_hangul(run):
         return [run]
-    if run[0] == " ":
-        first, *rest = split_run(run[1:])
-        return [" " + first, *rest]
-    return split_run(run)
+    word = run.removeprefix(" ")
+    cut = lexicon.get(word)
+    pieces = split_run(word) if cut is None else cut.split(" ")
+    if len(word) < len(run):
+        pieces[0] = " " + pieces[0]
+    return pieces
 
 
 def split_pieces(text: str) -> list[str]:
@@ -74,7 +84,7 @@ def analyse(text: str) -> list[Morpheme]:
         if not core or core.isspace():
             continue
         tagged = tag_run(core)
-        if not _is_hangul(core):
+        if not is_hangul(core):
             tagged = [(core, "+".join(dict.fromkeys(pos for _, pos in tagged)) or "UNKNOWN")]
         for surface, pos in tagged:
             morphemes.append(Morpheme(surface, start, start + len(surface), pos))
@@ -82,5 +92,6 @@ def analyse(text: str) -> list[Morpheme]:
     return morphemes
 
 
-def _is_hangul(run: str) -> bool:
+def is_hangul(run: str) -> bool:
+    """Tell whether a run is one of Hangul syllables."""
     return "가" <= run[-1] <= "힣"

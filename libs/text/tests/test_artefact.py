@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_text.artefact import MANIFEST, Manifest, load
+from hunmin_text.artefact import LEXICON, MANIFEST, Manifest, load
 from hunmin_text.morphemes import analyser_version
+from hunmin_text.pieces import split_morphemes
 from hunmin_text.tokenizer import Tokenizer
-from hunmin_text.training import Method, train
+from hunmin_text.training import LEXICON_WORDS, Method, train
 
-from .conftest import NOTHING_SPECIAL, SENTENCES, build
+from .conftest import NOTHING_SPECIAL, SENTENCES, STARTER, build
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -63,6 +64,20 @@ def test_another_analyser_or_dictionary_is_refused(edited: Callable[[Method, Edi
     assert caught.value.code is ErrorCode.CONFLICT
 
 
+def test_a_lexicon_that_is_not_the_manifests_is_refused(edited: Callable[[Method, Edit], Path]) -> None:
+    folder = edited(Method.MORPHEME, lambda manifest: None)
+    with (folder / LEXICON).open("a") as file:
+        file.write("영 화\n")
+    with pytest.raises(HunminError, match=r"lexicon\.txt is not the file"):
+        load(folder)
+
+
+def test_the_lexicon_says_what_the_analyser_says() -> None:
+    cuts = (STARTER / LEXICON).read_text(encoding="utf-8").splitlines()
+    assert len(cuts) == LEXICON_WORDS
+    assert all(cut.split(" ") == split_morphemes(cut.replace(" ", "")) for cut in cuts)
+
+
 def test_a_method_without_analysis_asks_for_no_analyser(edited: Callable[[Method, Edit], Path]) -> None:
     assert load(edited(Method.BYTE, lambda manifest: manifest.update(analysis=None))).method == "byte"
 
@@ -97,6 +112,6 @@ def test_a_vocabulary_smaller_than_the_bytes_is_refused() -> None:
 
 
 def test_the_starter_is_the_one_that_the_model_was_trained_with(starter: Tokenizer) -> None:
-    assert starter.digest == "3dde015cd979b43c60d56d08de56a43033111c0454d5d5ca6e1817e56d0ef8ce"
+    assert starter.digest == "8e569259fdc423badb61f5c0057e2ad9fa87ea53661c9b4f70c68bb5dc761dab"
     assert (starter.vocab_size, starter.eos_id, starter.pad_id) == (8192, 0, 1)
     assert [starter.token_text(i) for i in starter.encode("이 영화는 정말")] == ["이", " 영화", "는", " 정말"]
