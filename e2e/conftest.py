@@ -1,0 +1,120 @@
+"""The studio that the e2e tests see: a URL and a key.
+
+By default each mode is started here, once a session: one process, and a process per service. E2E_URL and E2E_KEY name a
+studio that runs elsewhere, such as a cluster's; then only that one is tested. E2E_MODEL names the model to ask for.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from studio_process import STARTER, StudioProcess, studio_process
+
+MODES = ["one-process", "process-per-service"]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What a user has: where it is, a key, the name of a model."""
+
+    url: str
+    key: str
+    model: str
+    generation_metrics_url: str | None  # where the operator can look into the engine; not open in one process
+
+    def client(self, key: str | None = None) -> openai.OpenAI:
+        """Return the official client, unmodified; a context."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key or self.key, max_retries=0, timeout=60)
+
+    def http(self) -> httpx.Client:
+        """Return a bare HTTP client that sends the key; a context."""
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
+
+    def usage(self, **query: str) -> list[dict]:
+        """Return the newest rows of usage, newest first."""
+        with self.http() as http:
+            response = http.get("/studio/v1/usage", params={"limit": "200"} | query)
+        response.raise_for_status()
+        return response.json()["data"]
+
+
+def new_key() -> str:
+    """Return a fresh key, made as an operator makes one."""
+    command = [sys.executable, "-m", "hunmin_gateway.keys", "new"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that users meet, or while it is not there a tiny random one of the same shape."""
+    if (STARTER / "model.safetensors").exists():
+        return STARTER
+    folder = tmp_path_factory.mktemp("models") / "starter"
+    maker = Path(__file__).with_name("random_model.py")
+    subprocess.run([sys.executable, str(maker), str(STARTER), str(folder)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bootstrap_key() -> str:
+    """The key that every studio of the session starts with."""
+    return new_key()
+
+
+@pytest.fixture(scope="session", params=["given"] if "E2E_URL" in os.environ else MODES)
+def studio(
+    request: pytest.FixtureRequest,
+    bootstrap_key: str,
+    model_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Studio]:
+    """A running studio, in each mode."""
+    if request.param == "given":
+        yield _studio(os.environ["E2E_URL"], os.environ["E2E_KEY"], None)
+        return
+    process = StudioProcess(
+        tmp_path_factory.mktemp(request.param),
+        bootstrap_key,
+        one_process=request.param == "one-process",
+        environ=model_environ(model_folder),
+    )
+    with studio_process(process):
+        metrics_url = None if process.one_process else f"http://127.0.0.1:{process.ports['generation']}/metrics"
+        yield _studio(process.url, bootstrap_key, metrics_url)
+
+
+@pytest.fixture(scope="module", params=MODES)
+def own_studio(
+    request: pytest.FixtureRequest,
+    bootstrap_key: str,
+    model_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[StudioProcess]:
+    """A started studio, in each mode, that a test may stop, kill and start again."""
+    if "E2E_URL" in os.environ:
+        pytest.skip("a studio that runs elsewhere is not stopped by a test")
+    process = StudioProcess(
+        tmp_path_factory.mktemp("own"),
+        bootstrap_key,
+        one_process=request.param == "one-process",
+        environ=model_environ(model_folder),
+    )
+    with studio_process(process):
+        yield process
+
+
+def model_environ(folder: Path) -> dict[str, str]:
+    """Return the variables that make a studio serve the model in `folder`."""
+    return {"HUNMIN_GENERATION_MODEL_FOLDER": str(folder), "HUNMIN_TOKENIZER_FOLDER": str(folder)}
+
+
+def _studio(url: str, key: str, metrics_url: str | None) -> Studio:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=key) as client:
+        names = [model.id for model in client.models.list()]
+    return Studio(url, key, os.environ.get("E2E_MODEL", names[0]), metrics_url)
