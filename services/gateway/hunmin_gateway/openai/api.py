@@ -1,7 +1,7 @@
 """The routes of the OpenAI dialect. The official clients work against them unchanged."""
 
 import time
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends
 from hunmin_contracts.errors import ErrorCode, HunminError
@@ -16,13 +16,23 @@ from hunmin_gateway.exchange import Exchange
 from hunmin_gateway.openai.answer import answer_streamed, answer_whole
 from hunmin_gateway.openai.chat import ChatCompletion, ChatCompletionRequest, ChatWriter
 from hunmin_gateway.openai.completion import Completion, CompletionRequest, CompletionWriter
+from hunmin_gateway.openai.errors import ErrorBody
 from hunmin_gateway.openai.head import Head
 from hunmin_gateway.parts import PartsDep
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=KeyedRoute, dependencies=[Depends(BEARER)])
+router = APIRouter(
+    prefix="/v1",
+    tags=["OpenAI"],
+    route_class=KeyedRoute,
+    dependencies=[Depends(BEARER)],
+    responses={"4XX": {"model": ErrorBody, "description": "What is wrong with the request"}},
+)
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer, whole or as server-sent events", "content": {"text/event-stream": {}}}
+}
 
 
-@router.post("/completions", response_model=Completion, summary="Complete a text")
+@router.post("/completions", response_model=Completion, responses=_STREAM, summary="Complete a text")
 async def complete(body: CompletionRequest, caller: CallerDep, parts: PartsDep) -> Response:
     """Continue each prompt. With `stream=true` the answer is server-sent events that end with `data: [DONE]`."""
     request_id = current_request_id()
@@ -33,7 +43,7 @@ async def complete(body: CompletionRequest, caller: CallerDep, parts: PartsDep) 
     return await answer_whole(parts.pipeline, exchange, writer)
 
 
-@router.post("/chat/completions", response_model=ChatCompletion, summary="Answer a chat")
+@router.post("/chat/completions", response_model=ChatCompletion, responses=_STREAM, summary="Answer a chat")
 async def chat(body: ChatCompletionRequest, caller: CallerDep, parts: PartsDep) -> Response:
     """Write the assistant's next turn. With `stream=true` the answer is server-sent events, as for completions."""
     request_id = current_request_id()

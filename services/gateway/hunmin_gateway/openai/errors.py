@@ -1,9 +1,8 @@
 """Errors in OpenAI's shape, so that OpenAI's clients raise their typed exceptions."""
 
-import json
-
 from hunmin_contracts.errors import ErrorCode, Problem
-from starlette.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.responses import Response
 
 # Where OpenAI has a code of its own, clients look for that; everything else keeps ours.
 _CODES = {
@@ -15,30 +14,45 @@ _CODES = {
 _TYPES = {429: "rate_limit_error", 403: "permission_error"}
 
 
-def error_body(problem: Problem) -> dict[str, dict[str, str | None]]:
-    """Return `{"error": {message, type, param, code}}`; the message ends with the request id."""
+class ErrorDetail(BaseModel):
+    """What went wrong. `param` is the path of the parameter at fault; the message ends with the request id."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorDetail
+
+
+def error_body(problem: Problem) -> ErrorBody:
+    """Return `problem` in OpenAI's shape."""
     kind = "server_error" if problem.status >= 500 else _TYPES.get(problem.status, "invalid_request_error")
-    return {
-        "error": {
-            "message": f"{problem.detail} (request {problem.request_id})",
-            "type": kind,
-            "param": _param(problem),
-            "code": _CODES.get(problem.code, problem.code.value),
-        }
-    }
+    return ErrorBody(
+        error=ErrorDetail(
+            message=f"{problem.detail} (request {problem.request_id})",
+            type=kind,
+            param=_param(problem),
+            code=_CODES.get(problem.code, problem.code.value),
+        )
+    )
 
 
 def error_response(problem: Problem, path: str) -> Response:
     """Return the answer to a request to `path` that failed before its first byte."""
     body = error_body(problem)
-    if path.endswith("/chat/completions") and body["error"]["param"] == "prompt":
-        body["error"]["param"] = "messages"
-    return JSONResponse(body, status_code=problem.status)
+    if path.endswith("/chat/completions") and body.error.param == "prompt":
+        body.error.param = "messages"
+    return Response(body.model_dump_json(), status_code=problem.status, media_type="application/json")
 
 
 def error_event(problem: Problem) -> bytes:
     """Return the last event of a stream that failed: OpenAI's clients raise APIError on it."""
-    return b"data: " + json.dumps(error_body(problem), ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + error_body(problem).model_dump_json().encode() + b"\n\n"
 
 
 def _param(problem: Problem) -> str | None:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.errors import ErrorCode, HunminError, Problem
 from hunmin_contracts.schema import Empty, Schema
 from hunmin_contracts.tokenization import (
     COUNT,
@@ -32,7 +32,13 @@ from hunmin_gateway.tables import Usage
 from hunmin_gateway.usage.ledger import Position, usage_page
 from hunmin_gateway.usage.record import Outcome
 
-router = APIRouter(prefix="/studio/v1", tags=["Studio"], route_class=KeyedRoute, dependencies=[Depends(BEARER)])
+router = APIRouter(
+    prefix="/studio/v1",
+    tags=["Studio"],
+    route_class=KeyedRoute,
+    dependencies=[Depends(BEARER)],
+    responses={"4XX": {"model": Problem, "description": "What is wrong with the request"}},
+)
 
 MAX_PAGE = 200
 _MOMENT = TypeAdapter(AwareDatetime)
