@@ -1,0 +1,40 @@
+"""The keys and values of every running sequence, in blocks of one pool. Must not know which sequence owns a block."""
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+
+class KvPool:
+    """Keys and values as [layer][blocks, kv_heads, block_size, head_dim]: a block of a head is one matrix in memory."""
+
+    def __init__(self, config: PretrainedConfig, *, blocks: int, block_size: int, dtype: torch.dtype) -> None:
+        """Reserve `blocks` blocks of `block_size` tokens for a model of that shape."""
+        layers, heads, width = _shape(config)
+        self.block_size = block_size
+        # Zeros, not garbage: attention gives weight 0 to places where no token is, and 0 * NaN is NaN.
+        self.keys = [torch.zeros(blocks, heads, block_size, width, dtype=dtype) for _ in range(layers)]
+        self.values = [torch.zeros(blocks, heads, block_size, width, dtype=dtype) for _ in range(layers)]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor, *, blocks: Tensor, offsets: Tensor) -> None:
+        """Store `keys`, `values` [kv_heads, T, head_dim] of T tokens, token t at `offsets[t]` of block `blocks[t]`."""
+        self.keys[layer][blocks, :, offsets] = keys.transpose(0, 1)  # [T, kv_heads, head_dim]
+        self.values[layer][blocks, :, offsets] = values.transpose(0, 1)
+
+    def read(self, layer: int, blocks: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values [kv_heads, length, head_dim] of one sequence, copied from its blocks in order."""
+        keys, values = self.keys[layer][blocks], self.values[layer][blocks]  # [n, kv_heads, block_size, head_dim]
+        return keys.transpose(0, 1).flatten(1, 2)[:, :length], values.transpose(0, 1).flatten(1, 2)[:, :length]
+
+
+def kv_bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int:
+    """Return how many bytes of a pool one token takes in a model of that shape."""
+    layers, heads, width = _shape(config)
+    return 2 * layers * heads * width * dtype.itemsize
+
+
+def _shape(config: PretrainedConfig) -> tuple[int, int, int]:
+    """Return layers, key-value heads and the width of a head."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, width

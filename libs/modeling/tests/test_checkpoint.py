@@ -1,0 +1,131 @@
+"""Checkpoints: those we serve give the logits of transformers; those we cannot are refused, with folder and reason."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_modeling.attention import PackedBatch, Span
+from hunmin_modeling.checkpoint import MODEL_TYPES, Checkpoint, load_checkpoint
+from hunmin_modeling.kv_pool import KvPool, kv_bytes_per_token
+from hunmin_modeling.testing import save_tiny_checkpoint, tiny_model
+
+Parts = list[tuple[int, int, int]]  # sequence, start, count
+BLOCKS = [[3, 5, 7, 9, 11, 13], [4, 0, 1, 2, 19, 6]]
+SCHEDULES: dict[str, list[Parts]] = {
+    "whole": [[(0, 0, 40), (1, 0, 40)]],
+    "chunks": [[(0, 0, 10), (1, 0, 25)], [(1, 25, 15), (0, 10, 17)], [(0, 27, 13)]],
+    "decode": [[(0, 0, 20), (1, 0, 30)], *([(0, 20 + t, 1), (1, 30 + t, 1)] for t in range(10)), [(0, 30, 10)]],
+    "mixed": [[(0, 0, 20)], [(0, 20, 1), (1, 0, 30)], [(0, 21, 1), (1, 30, 10)], [(0, 22, 18)]],
+}
+
+
+def packed_logits(checkpoint: Checkpoint, ids: torch.Tensor, schedule: list[Parts]) -> torch.Tensor:
+    """Run the two sequences `ids` [2, T] in the parts of `schedule` and return the logits [2, T, vocab]."""
+    pool = KvPool(checkpoint.config, blocks=20, block_size=8, dtype=checkpoint.dtype)
+    found = torch.zeros(*ids.shape, checkpoint.vocab_size)
+    for parts in schedule:
+        batch = PackedBatch(pool, [Span(BLOCKS[i], start, count) for i, start, count in parts], dtype=checkpoint.dtype)
+        tokens = torch.cat([ids[i, start : start + count] for i, start, count in parts])
+        logits = checkpoint.logits(tokens, batch, torch.arange(len(tokens)))
+        for (i, start, count), rows in zip(parts, logits.split([part[2] for part in parts]), strict=True):
+            found[i, start : start + count] = rows.float()
+    return found
+
+
+class TestServed:
+    @pytest.mark.parametrize("schedule", SCHEDULES)
+    @pytest.mark.parametrize("model_type", sorted(MODEL_TYPES))
+    def test_gives_the_logits_of_transformers(self, tmp_path: Path, model_type: str, schedule: str) -> None:
+        checkpoint = load_checkpoint(save_tiny_checkpoint(tmp_path, model_type))
+        ids = torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            expected = tiny_model(model_type)(ids).logits
+        found = packed_logits(checkpoint, ids, SCHEDULES[schedule])
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+    def test_gives_nearly_the_same_in_bfloat16(self, tmp_path: Path) -> None:
+        checkpoint = load_checkpoint(save_tiny_checkpoint(tmp_path, "llama"), dtype=torch.bfloat16)
+        ids = torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            expected = tiny_model("llama").to(torch.bfloat16)(ids).logits.float()
+        found = packed_logits(checkpoint, ids, SCHEDULES["mixed"])
+        assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
+
+    def test_says_what_it_is(self, tmp_path: Path) -> None:
+        checkpoint = load_checkpoint(save_tiny_checkpoint(tmp_path, "llama", context_length=64))
+        assert checkpoint.architecture == "LlamaForCausalLM"
+        assert (checkpoint.context_length, checkpoint.vocab_size, checkpoint.end_ids) == (64, 97, {0})
+        assert kv_bytes_per_token(checkpoint.config, checkpoint.dtype) == 2 * 2 * 2 * 8 * 4
+
+    def test_has_frozen_weights_and_a_digest_of_them(self, tmp_path: Path) -> None:
+        one = load_checkpoint(save_tiny_checkpoint(tmp_path / "one", "gpt2", seed=1))
+        same = load_checkpoint(save_tiny_checkpoint(tmp_path / "same", "gpt2", seed=1))
+        other = load_checkpoint(save_tiny_checkpoint(tmp_path / "other", "gpt2", seed=2))
+        assert not any(weight.requires_grad for weight in one.model.parameters())
+        assert one.digest == same.digest != other.digest
+
+    def test_reads_shards(self, tmp_path: Path) -> None:
+        tiny_model("gpt2").save_pretrained(tmp_path, max_shard_size="50KB")
+        assert len(list(tmp_path.glob("*.safetensors"))) > 1
+        assert load_checkpoint(tmp_path).architecture == "GPT2LMHeadModel"
+
+
+class TestRefused:
+    def refusal(self, folder: Path) -> HunminError:
+        with pytest.raises(HunminError) as refused:
+            load_checkpoint(folder)
+        assert str(folder) in refused.value.message
+        return refused.value
+
+    def edit_config(self, folder: Path, **changes: object) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    def test_a_missing_folder(self, tmp_path: Path) -> None:
+        assert self.refusal(tmp_path / "nowhere").code == ErrorCode.NOT_FOUND
+
+    def test_an_empty_folder(self, tmp_path: Path) -> None:
+        assert "config.json" in self.refusal(tmp_path).message
+
+    def test_pickle(self, tmp_path: Path) -> None:
+        save_tiny_checkpoint(tmp_path, "gpt2")
+        (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+        assert "pickle is never read" in self.refusal(tmp_path).message
+
+    @pytest.mark.parametrize("kept", [0, 7, 5_000])
+    def test_truncated_weights(self, tmp_path: Path, kept: int) -> None:
+        weights = save_tiny_checkpoint(tmp_path, "gpt2") / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:kept])
+        assert "is damaged" in self.refusal(tmp_path).message
+
+    def test_missing_weights(self, tmp_path: Path) -> None:
+        save_tiny_checkpoint(tmp_path, "gpt2")
+        self.edit_config(tmp_path, n_layer=3)
+        assert "missing keys" in self.refusal(tmp_path).message
+
+    def test_weights_of_another_shape(self, tmp_path: Path) -> None:
+        save_tiny_checkpoint(tmp_path, "llama")
+        self.edit_config(tmp_path, vocab_size=98)
+        assert "mismatched keys" in self.refusal(tmp_path).message
+
+    def test_a_model_that_our_attention_would_get_wrong(self, tmp_path: Path) -> None:
+        save_tiny_checkpoint(tmp_path, "llama")
+        self.edit_config(tmp_path, model_type="mistral", architectures=["MistralForCausalLM"])
+        assert "mistral" in self.refusal(tmp_path).message
+
+    def test_rotary_angles_that_depend_on_the_batch(self, tmp_path: Path) -> None:
+        save_tiny_checkpoint(tmp_path, "llama")
+        self.edit_config(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0})
+        assert "dynamic" in self.refusal(tmp_path).message
+
+    def test_a_config_that_is_not_json(self, tmp_path: Path) -> None:
+        save_tiny_checkpoint(tmp_path, "gpt2")
+        (tmp_path / "config.json").write_text("{")
+        assert "config.json" in self.refusal(tmp_path).message
+
+    def test_an_index_that_is_no_index(self, tmp_path: Path) -> None:
+        save_tiny_checkpoint(tmp_path, "gpt2")
+        (tmp_path / "model.safetensors.index.json").write_text("[]")
+        assert "index" in self.refusal(tmp_path).message

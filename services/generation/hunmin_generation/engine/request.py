@@ -1,0 +1,201 @@
+"""A request in the engine: its completions and their events. Must not know tensors or the scheduler."""
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hunmin_contracts.errors import HunminError
+from hunmin_contracts.generation import (
+    ChunkEvent,
+    FinishReason,
+    PromptEvent,
+    Sampling,
+    TokenLogprob,
+    TopToken,
+    UsageEvent,
+)
+
+from hunmin_generation.engine.sampler import Choice, Draw, Scored
+from hunmin_generation.engine.sequence import Sequence
+from hunmin_generation.engine.text import StopText, TokenText
+
+Event = PromptEvent | ChunkEvent | UsageEvent
+Sink = Callable[[Event | HunminError], None]
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """What to generate, in tokens; the fields mean what they mean in contracts' GenerateRequest.
+
+    `ignore_end` goes on after an end token, for benchmarks.
+    """
+
+    prompt: list[int]
+    sampling: Sampling = field(default_factory=Sampling)
+    n: int = 1
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    echo: bool = False
+    ignore_end: bool = False
+
+
+class Completion:
+    """One of a request's completions."""
+
+    def __init__(
+        self, index: int, draw: Draw, *, stop: tuple[str, ...], end_ids: frozenset[int], vocabulary: TokenText
+    ) -> None:
+        self.index = index
+        self.draw = draw
+        self.finish_reason: FinishReason | None = None
+        self._end_ids = end_ids
+        self._vocabulary = vocabulary
+        self._text = StopText(vocabulary.decoder(), stop)
+        self._unreported: deque[tuple[int, TokenLogprob]] = deque()  # with the place in the text where the token begins
+
+    @property
+    def sequence(self) -> Sequence:
+        """Its token ids and their progress."""
+        return self.draw.sequence
+
+    def advance(self, choice: Choice) -> ChunkEvent | None:
+        """Take the next token, and return the text and tokens that can be shown with it, if any."""
+        token = choice.token
+        if token is None:
+            raise ValueError("the model's logits are not numbers")
+        self.sequence.tokens.append(token)
+        if token in self._end_ids:
+            return self._end("stop", self._text.finish())
+        begin = self._text.decoded_length
+        text = self._text.push(token)
+        if choice.scored is not None:
+            self._unreported.append((begin, describe(choice.scored, self._vocabulary)))
+        if self._text.is_stopped:
+            return self._end("stop", text)
+        if len(self.sequence.tokens) >= self.sequence.max_length:
+            text += self._text.finish()
+            return self._end("stop" if self._text.is_stopped else "length", text)
+        tokens = self._reported() if self._unreported else []
+        if not text and not tokens:
+            return None
+        return ChunkEvent(index=self.index, text=text, completion_tokens=self.sequence.completion_length, tokens=tokens)
+
+    def end_unsampled(self) -> ChunkEvent:
+        """End a completion of no tokens, whose prompt alone was wanted."""
+        return self._end("length", "")
+
+    def _end(self, reason: FinishReason, text: str) -> ChunkEvent:
+        self.finish_reason = reason
+        return ChunkEvent(
+            index=self.index,
+            text=text,
+            completion_tokens=self.sequence.completion_length,
+            tokens=self._reported(),
+            finish_reason=reason,
+        )
+
+    def _reported(self) -> list[TokenLogprob]:
+        """Take the tokens that begin in the released text, or, at the end, whose text was not cut off."""
+        shown = self._text.released_length
+        tokens = []
+        while self._unreported:
+            begin, token = self._unreported[0]
+            is_whole = shown == self._text.decoded_length
+            if begin >= shown and not is_whole:
+                break
+            tokens.append(token)
+            self._unreported.popleft()
+        return tokens
+
+
+class Generation:
+    """A request being served. Its events go to `sink` in order: prompt, chunks, usage; or an error, last."""
+
+    def __init__(
+        self,
+        request: EngineRequest,
+        sink: Sink,
+        *,
+        max_tokens: int,
+        end_ids: frozenset[int],
+        vocabulary: TokenText,
+    ) -> None:
+        self.request = request
+        self.added_at = time.monotonic()
+        self.has_token = False
+        self.is_over = False
+        self.prompt_scores: list[Scored] = []
+        self._sink = sink
+        self._vocabulary = vocabulary
+        self._early: list[ChunkEvent] | None = []  # chunks that wait for the prompt event
+        seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(63)
+        self.completions: list[Completion] = []
+        for index in range(request.n):
+            sequence = Sequence.of(request.prompt, max_tokens=max_tokens)
+            draw = Draw(sequence, request.sampling, seed + index, request.logprobs)
+            ends = frozenset() if request.ignore_end else end_ids
+            self.completions.append(Completion(index, draw, stop=request.stop, end_ids=ends, vocabulary=vocabulary))
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the prompt's log-probabilities are wanted."""
+        return self.request.echo and self.request.logprobs is not None
+
+    def needs_scores(self, completion: Completion) -> bool:
+        """Whether `completion` is the one that brings them, and has not yet brought all."""
+        return self.scores_prompt and completion.index == 0 and len(self.prompt_scores) < len(self.request.prompt) - 1
+
+    def add_prompt_scores(self, start: int, scores: list[Scored]) -> None:
+        """Take the scores of the prompt's tokens from `start + 1` on, less those that a preempted sequence repeats."""
+        self.prompt_scores += scores[max(0, len(self.prompt_scores) - start) :]
+
+    def emit(self, chunk: ChunkEvent) -> None:
+        """Send a chunk, after the prompt event."""
+        if self._early is None:
+            self._sink(chunk)
+        else:
+            self._early.append(chunk)
+
+    def emit_prompt(self) -> None:
+        """Send the prompt event as soon as all that it tells is known, once."""
+        prompt = self.request.prompt
+        if self._early is None or (self.scores_prompt and len(self.prompt_scores) < len(prompt) - 1):
+            return
+        text = self._vocabulary.decode(prompt) if self.request.echo else None
+        tokens: list[TokenLogprob] = []
+        if self.scores_prompt:
+            tokens = [TokenLogprob(**_spelt(prompt[0], self._vocabulary), logprob=None)]
+            tokens += [describe(scored, self._vocabulary) for scored in self.prompt_scores]
+        self._sink(PromptEvent(prompt_tokens=len(prompt), text=text, tokens=tokens))
+        early, self._early = self._early, None
+        for chunk in early:
+            self._sink(chunk)
+
+    def close(self) -> bool:
+        """Send the usage if every completion has ended, and say whether that is so."""
+        if self.is_over or any(completion.finish_reason is None for completion in self.completions):
+            return False
+        self.is_over = True
+        total = sum(completion.sequence.completion_length for completion in self.completions)
+        self._sink(UsageEvent(prompt_tokens=len(self.request.prompt), completion_tokens=total))
+        return True
+
+    def fail(self, error: HunminError) -> None:
+        """Send an error, which is the end."""
+        if not self.is_over:
+            self.is_over = True
+            self._sink(error)
+
+
+def describe(scored: Scored, vocabulary: TokenText) -> TokenLogprob:
+    """Spell out a token and its candidates."""
+    top = [TopToken(**_spelt(token, vocabulary), logprob=logprob) for token, logprob in scored.top]
+    return TokenLogprob(**_spelt(scored.token, vocabulary), logprob=scored.logprob, top=top)
+
+
+def _spelt(token: int, vocabulary: TokenText) -> dict[str, Any]:
+    return {"id": token, "text": vocabulary.token_text(token), "bytes": list(vocabulary.token_bytes(token))}
