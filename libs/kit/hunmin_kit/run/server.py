@@ -24,7 +24,8 @@ class _Server(uvicorn.Server):
 def bind(host: str, port: int, *, variable: str) -> socket.socket:
     """Take the port, not yet answering on it; a StartError names `variable` if that is not possible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named, or asyncio does not set TCP_NODELAY on what it accepts, and small answers wait 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
