@@ -4,6 +4,7 @@ By default each mode is started here, once a session: one process, and a process
 studio that runs elsewhere, such as a cluster's; then only that one is tested. E2E_MODEL names the model to ask for.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -111,7 +112,8 @@ def own_studio(
 
 def model_environ(folder: Path) -> dict[str, str]:
     """Return the variables that make a studio serve the model in `folder`."""
-    return {"HUNMIN_GENERATION_MODEL_FOLDER": str(folder), "HUNMIN_TOKENIZER_FOLDER": str(folder)}
+    models = json.dumps({"starter": str(folder)})
+    return {"HUNMIN_GENERATION_MODELS": models, "HUNMIN_TOKENIZER_MODELS": models}
 
 
 def _studio(url: str, key: str, metrics_url: str | None) -> Studio:
