@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,17 @@ class HuggingFaceTokenizer(Tokenizer):
         self, source: str, vocabulary: Vocabulary, *, name: str, digest: str, chat_template: str | None = None
     ) -> None:
         super().__init__(vocabulary, name=name, method=METHOD, digest=digest, chat_template=chat_template)
+        self._source = source
         self._backend = _backend(source, encode_special_tokens=True)
-        self._marked_backend = _backend(source, encode_special_tokens=False)
         with_specials = self._backend.encode("a").ids
         plain = self._backend.encode("a", add_special_tokens=False).ids
         starts = [place for place in range(len(with_specials)) if with_specials[place : place + len(plain)] == plain]
         self.prefix_ids = with_specials[: starts[0]] if starts else []
+
+    @cached_property
+    def _marked_backend(self) -> tokenizers.Tokenizer:
+        """A second backend, made when a chat first needs it; to switch the first to and fro would not suit threads."""
+        return _backend(self._source, encode_special_tokens=False)
 
     def encode(self, text: str) -> list[int]:
         refuse_surrogates(text)
@@ -63,10 +69,10 @@ def load(folder: Path, *, name: str) -> HuggingFaceTokenizer:
             f"{path} does not exist. Name a folder with a tokenizer.json (a `fast` tokenizer saved by transformers).",
         )
     source = path.read_text(encoding="utf-8")
-    side = {file: _read_json(folder / file) for file in _SIDE_FILES}
+    side = {file: _read_json(folder / file) for file in _SIDE_FILES if (folder / file).is_file()}
     return HuggingFaceTokenizer(
         source,
-        _vocabulary(source, side, folder),
+        _vocabulary(source, _read_json(path), side, folder),
         name=name,
         digest=hashlib.sha256(source.encode()).hexdigest(),
         chat_template=_chat_template(folder, side),
@@ -82,14 +88,14 @@ def _backend(source: str, *, encode_special_tokens: bool) -> tokenizers.Tokenize
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HunminError(ErrorCode.CONFLICT, f"{path} is not JSON ({error}): copy the folder again.") from None
     return content
 
 
-def _vocabulary(source: str, side: dict[str, dict[str, Any]], folder: Path) -> Vocabulary:
-    description = json.loads(source)
+def _vocabulary(source: str, description: dict[str, Any], side: dict[str, dict[str, Any]], folder: Path) -> Vocabulary:
     id_of = tokenizers.Tokenizer.from_str(source).get_vocab(with_added_tokens=True)
     texts = [""] * (max(id_of.values()) + 1)  # ids may have gaps
     for text, token_id in id_of.items():
@@ -119,12 +125,12 @@ def _vocabulary(source: str, side: dict[str, dict[str, Any]], folder: Path) -> V
 def _named_id(role: str, side: dict[str, dict[str, Any]], id_of: dict[str, int]) -> int | None:
     """Find the token of a role: by text in the tokenizer's files, else by id in the model's."""
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = side[file].get(f"{role}_token")
+        token = side.get(file, {}).get(f"{role}_token")
         text = token["content"] if isinstance(token, dict) else token
         if text in id_of:
             return id_of[text]
     for file in ("generation_config.json", "config.json"):
-        found = side[file].get(f"{role}_token_id")
+        found = side.get(file, {}).get(f"{role}_token_id")
         candidates = found if isinstance(found, list) else [found]
         for token_id in candidates:
             if isinstance(token_id, int) and token_id in id_of.values():
@@ -136,7 +142,7 @@ def _chat_template(folder: Path, side: dict[str, dict[str, Any]]) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
-    template = side["tokenizer_config.json"].get("chat_template")
+    template = side.get("tokenizer_config.json", {}).get("chat_template")
     if isinstance(template, list):  # several by name
         named = {entry["name"]: entry["template"] for entry in template}
         template = named.get("default")

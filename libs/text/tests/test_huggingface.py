@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_text.artefact import load
+from hunmin_text.chat import encode_chat
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -150,6 +151,23 @@ def test_a_folder_without_an_end_token_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HunminError, match="end-of-text token") as caught:
         load(write(tmp_path, byte_level(), config={"eos_token_id": 100_000}))
     assert caught.value.code is ErrorCode.CONFLICT
+
+
+def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, byte_level())
+    (tmp_path / "config.json").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(HunminError, match=r"config\.json is not JSON"):
+        load(tmp_path)
+
+
+def test_a_folder_brings_its_chat_template(tmp_path: Path) -> None:
+    template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    config = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "chat_template": template}
+    tokenizer = load(write(tmp_path, byte_level(), tokenizer_config=config))
+    ids = encode_chat(tokenizer, [{"role": "user", "content": "영화"}])
+    assert ids == [0, *tokenizer.encode("영화"), 1]
+    with pytest.raises(HunminError, match="reserves"):
+        encode_chat(tokenizer, [{"role": "user", "content": "영화<|end|>"}])
 
 
 def test_a_decoder_that_cannot_stream_is_refused(tmp_path: Path) -> None:
