@@ -4,7 +4,6 @@ By default each mode is started here, once a session: one process, and a process
 studio that runs elsewhere, such as a cluster's; then only that one is tested. E2E_MODEL names the model to ask for.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from studio_process import STARTER, StudioProcess, studio_process
+from studio_process import STARTER, StudioProcess, model_environ, new_key, studio_process
 
 MODES = ["one-process", "process-per-service"]
 
@@ -43,12 +42,6 @@ class Studio:
             response = http.get("/studio/v1/usage", params={"limit": "200"} | query)
         response.raise_for_status()
         return response.json()["data"]
-
-
-def new_key() -> str:
-    """Return a fresh key, made as an operator makes one."""
-    command = [sys.executable, "-m", "hunmin_gateway.keys", "new"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="session")
@@ -108,12 +101,6 @@ def own_studio(
     )
     with studio_process(process):
         yield process
-
-
-def model_environ(folder: Path) -> dict[str, str]:
-    """Return the variables that make a studio serve the model in `folder`."""
-    models = json.dumps({"starter": str(folder)})
-    return {"HUNMIN_GENERATION_MODELS": models, "HUNMIN_TOKENIZER_MODELS": models}
 
 
 def _studio(url: str, key: str, metrics_url: str | None) -> Studio:

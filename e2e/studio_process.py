@@ -3,6 +3,7 @@
 What a test may know of it is a URL and a key.
 """
 
+import json
 import os
 import signal
 import socket
@@ -126,6 +127,18 @@ def studio_process(process: StudioProcess) -> Iterator[StudioProcess]:
         yield process
     finally:
         process.stop()
+
+
+def new_key() -> str:
+    """Return a fresh key, made as an operator makes one."""
+    command = [sys.executable, "-m", "hunmin_gateway.keys", "new"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def model_environ(folder: Path) -> dict[str, str]:
+    """Return the variables that make a studio serve the model in `folder` under the starter's name."""
+    models = json.dumps({"starter": str(folder)})
+    return {"HUNMIN_GENERATION_MODELS": models, "HUNMIN_TOKENIZER_MODELS": models}
 
 
 def free_ports(count: int) -> list[int]:

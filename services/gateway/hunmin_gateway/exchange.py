@@ -1,5 +1,6 @@
 """One request on its way through the pipeline, and the meter that counts what it uses. Pure: no I/O."""
 
+import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -51,5 +52,6 @@ class Exchange:
     endpoint: str
     model: str
     prompts: list[GenerateRequest]
+    id: str = field(default_factory=lambda: f"use_{secrets.token_hex(12)}")
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     meter: Meter = field(default_factory=Meter)

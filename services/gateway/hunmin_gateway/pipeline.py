@@ -62,6 +62,7 @@ class Settlement:
         failed = outcome is Outcome.FAILED
         await self._ledger.settle(
             UsageRecord(
+                id=exchange.id,
                 request_id=exchange.request_id,
                 account_id=exchange.caller.account_id,
                 key_id=exchange.caller.key_id,

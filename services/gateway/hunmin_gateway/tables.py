@@ -4,11 +4,9 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
     DateTime,
     ForeignKey,
-    Identity,
     Index,
     LargeBinary,
     MetaData,
@@ -60,7 +58,7 @@ class ApiKey(Table):
 
 
 class Usage(Table):
-    """What one request used. Append-only. A client may send the same request id twice, so it is no key."""
+    """What one request used. Append-only. A client may choose the same request id twice, so it is no key."""
 
     __tablename__ = "usage"
     __table_args__ = (
@@ -68,7 +66,7 @@ class Usage(Table):
         CheckConstraint("status in ('succeeded', 'failed', 'cancelled')", name="status"),
     )
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
     request_id: Mapped[str] = mapped_column(index=True)
     account_id: Mapped[str]
     key_id: Mapped[str]

@@ -26,30 +26,31 @@ class Welcome:
 
     async def text(self, url: str) -> str:
         """Return the text for a server at `url`."""
-        first_key, about_keys = await self._keys()
+        key, about_keys = await self._keys()
         lines = [
             "",
             f"Hunmin Studio is ready at {url} (reference: {url}/docs)",
             about_keys,
             "Try it:",
             "",
-            await self._command(url, first_key or "$YOUR_KEY"),
+            await self._command(url, key),
             "",
         ]
         return "\n".join(lines)
 
-    async def _keys(self) -> tuple[str | None, str]:
+    async def _keys(self) -> tuple[str, str]:
+        """Return how a command names a key, and what there is to say about keys."""
         if self._bootstrap_key is not None:
             shown = visible_prefix(self._bootstrap_key)
-            return None, f"API key: the one in HUNMIN_GATEWAY_BOOTSTRAP_KEY ({shown}…)."
+            return "$HUNMIN_GATEWAY_BOOTSTRAP_KEY", f"API key: the one in HUNMIN_GATEWAY_BOOTSTRAP_KEY ({shown}…)."
         async with self._database.session() as session:
             ring = KeyRing(session, pepper=self._pepper)
-            valid = [key.prefix for key in await ring.list() if key.revoked_at is None]
-            first_key = None if valid else (await ring.create(DEFAULT_ACCOUNT, "first"))[0]
+            known = await ring.list()
+            first_key = None if known else (await ring.create(DEFAULT_ACCOUNT, "first"))[0]
         if first_key is not None:
             return first_key, f"Your API key, shown this once: {first_key}"
-        shown = ", ".join(f"{prefix}…" for prefix in valid[:3]) + (", …" if len(valid) > 3 else "")
-        return None, f"API keys made before are valid: {shown}. To make another: {ANOTHER_KEY}"
+        shown = ", ".join(f"{key.prefix}…" for key in known if key.revoked_at is None) or "none is valid"
+        return "$YOUR_KEY", f"API keys made before: {shown}. To make another: {ANOTHER_KEY}"
 
     async def _command(self, url: str, key: str) -> str:
         authorization = f'-H "Authorization: Bearer {key}"'

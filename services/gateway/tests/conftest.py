@@ -30,15 +30,18 @@ from hunmin_contracts.generation import (
     TopToken,
     UsageEvent,
 )
+from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Empty
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import Parts, parts_of_app
 from hunmin_gateway.service import SERVICE
+from hunmin_gateway.tables import ApiKey
 from hunmin_kit.run import Platform, Service, Settings
 from hunmin_kit.testing import Running, running
 from hunmin_kit.web import serve
 from pydantic import Field
+from sqlalchemy import select
 
 CONTEXT = 64
 MODEL = ModelInfo(
@@ -199,6 +202,7 @@ class Studio:
 
     url: str
     key: str
+    account_id: AccountId
     parts: Parts
     parrot: Parrot
     client: openai.AsyncOpenAI
@@ -235,7 +239,8 @@ async def studio(gateway: Running, parrot: Parrot) -> AsyncIterator[Studio]:
     """The shared gateway, before a new account and a model that has counted nothing."""
     parts = parts_of_app(gateway.app("gateway"))
     async with parts.database.session() as session:
-        key, _ = await KeyRing(session, pepper=parts.pepper).create(f"account {new_key()}", "test")
+        key, key_id = await KeyRing(session, pepper=parts.pepper).create(f"account {new_key()}", "test")
+        account_id = await session.scalar(select(ApiKey.account_id).where(ApiKey.id == key_id))
     parrot.requests.clear()
     parrot.generated = 0
     url = gateway.url("gateway")
@@ -243,7 +248,7 @@ async def studio(gateway: Running, parrot: Parrot) -> AsyncIterator[Studio]:
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=10) as client,
         httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10) as http,
     ):
-        yield Studio(url, key, parts, parrot, client, http)
+        yield Studio(url, key, account_id, parts, parrot, client, http)
     deadline = time.monotonic() + 1
     while parrot.running:
         assert time.monotonic() < deadline, "a sequence still runs 1 s after its client left"

@@ -2,10 +2,14 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 import openai
 import pytest
+from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_gateway.keys.ring import KeyRing
+from hunmin_gateway.usage.ledger import UsageLedger
+from hunmin_gateway.usage.record import Outcome, UsageRecord
 from sqlalchemy import text
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -148,3 +152,50 @@ class TestList:
         assert len(await studio.usage()) == 1
         response = await studio.http.get("/studio/v1/usage", headers={"Authorization": f"Bearer {other}"})
         assert response.json() == {"data": [], "next_cursor": None}
+
+
+class TestLedger:
+    def record(self, studio, **fields) -> UsageRecord:
+        caller = {"account_id": studio.account_id, "key_id": "key_1", "request_id": "req_1", "model": MODEL}
+        counts = {"prompt_tokens": 1, "completion_tokens": 1, "duration_s": 0.1, "started_at": datetime.now(UTC)}
+        end = {"id": f"use_{time.monotonic_ns()}", "endpoint": "/", "status": Outcome.SUCCEEDED, "error_code": None}
+        return UsageRecord(**caller | counts | end | fields)
+
+    async def test_writes_a_row_once_however_often_it_is_told(self, studio):
+        ledger, record = UsageLedger(studio.parts.database), self.record(studio)
+        await ledger.settle(record)
+        await ledger.settle(record)
+        assert len(await studio.usage()) == 1
+
+    async def test_writes_the_row_of_a_caller_that_is_cancelled(self, studio):
+        ledger = UsageLedger(studio.parts.database)
+        settling = asyncio.create_task(ledger.settle(self.record(studio)))
+        await asyncio.sleep(0)
+        settling.cancel()
+        await asyncio.gather(settling, return_exceptions=True)
+        await ledger.finish()
+        assert len(await studio.usage()) == 1
+
+    async def test_waits_for_a_database_that_restarts(self, studio):
+        database = RestartingDatabase(studio.parts.database, failures=2)
+        await UsageLedger(database).settle(self.record(studio))
+        assert len(await studio.usage()) == 1
+
+    async def test_gives_up_with_the_error(self, studio):
+        database = RestartingDatabase(studio.parts.database, failures=100)
+        with pytest.raises(HunminError, match="cannot be reached"):
+            await UsageLedger(database, patience_s=0).settle(self.record(studio))
+
+
+class RestartingDatabase:
+    """A database that cannot be reached the first few times."""
+
+    def __init__(self, database, *, failures: int) -> None:
+        self._database = database
+        self._failures = failures
+
+    def session(self):
+        self._failures -= 1
+        if self._failures >= 0:
+            raise HunminError(ErrorCode.UNAVAILABLE, "The database cannot be reached.")
+        return self._database.session()

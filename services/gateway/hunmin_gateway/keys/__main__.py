@@ -15,7 +15,8 @@ from hunmin_contracts.errors import HunminError
 from hunmin_contracts.ids import ApiKeyId
 from hunmin_kit.observe import logs
 from hunmin_kit.run.errors import StartError
-from hunmin_kit.run.hosting import hosted, plan
+from hunmin_kit.run.hosting import hosted
+from hunmin_kit.run.plan import plan
 from hunmin_kit.run.settings import service_prefix
 
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyInfo, KeyRing

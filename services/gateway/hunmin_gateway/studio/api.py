@@ -151,7 +151,7 @@ def _cursor(row: Usage) -> str:
 def _position(cursor: str) -> Position:
     started_at, _, row_id = cursor.partition("_")
     try:
-        return Position(_MOMENT.validate_python(started_at), int(row_id))
+        return Position(_MOMENT.validate_python(started_at), row_id)
     except ValueError:
         raise HunminError(
             ErrorCode.INVALID_PARAMETER,

@@ -2,23 +2,32 @@
 on `usage`."""
 
 import asyncio
+import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+import structlog
+from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId
 from hunmin_kit.data import Database
-from sqlalchemy import insert, literal, select, tuple_
+from sqlalchemy import literal, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.tables import Usage
 from hunmin_gateway.usage.record import UsageRecord
 
+PATIENCE_S = 30.0  # for a database that restarts; clients wait as long for the end of their answers
+_RETRY_S = 0.5
+_log = structlog.get_logger()
+
 
 class UsageLedger:
-    """Writes rows; an async context, so that a stopping service leaves none unwritten."""
+    """Writes rows, each exactly once, also while the database restarts. `finish` it before the service stops."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, patience_s: float = PATIENCE_S) -> None:
         self._database = database
+        self._patience_s = patience_s
         self._unwritten: set[asyncio.Task[None]] = set()
 
     async def settle(self, record: UsageRecord) -> None:
@@ -33,8 +42,18 @@ class UsageLedger:
         await asyncio.gather(*self._unwritten, return_exceptions=True)
 
     async def _write(self, record: UsageRecord) -> None:
-        async with self._database.session() as session:
-            await session.execute(insert(Usage).values(**asdict(record)))
+        give_up_at = time.monotonic() + self._patience_s
+        while True:
+            try:
+                async with self._database.session() as session:
+                    # A connection that broke while committing may have committed: trying again must not add a row.
+                    await session.execute(insert(Usage).values(**asdict(record)).on_conflict_do_nothing())
+                return
+            except HunminError as error:
+                if error.code is not ErrorCode.UNAVAILABLE or time.monotonic() > give_up_at:
+                    _log.error("usage.row.lost", row=asdict(record), exc_info=error)
+                    raise
+            await asyncio.sleep(_RETRY_S)
 
 
 @dataclass(frozen=True)
@@ -42,7 +61,7 @@ class Position:
     """A place in an account's rows: right after the row of that time and id."""
 
     started_at: datetime
-    id: int
+    id: str
 
 
 async def usage_page(

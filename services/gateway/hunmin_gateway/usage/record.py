@@ -18,8 +18,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class UsageRecord:
-    """One row of the ledger."""
+    """One row of the ledger. `id` is made once a request, so that writing it twice writes it once."""
 
+    id: str
     request_id: RequestId
     account_id: AccountId
     key_id: ApiKeyId

@@ -36,7 +36,7 @@ def upgrade() -> None:
     op.create_index("ix_api_keys_account_id", "api_keys", ["account_id"])
     op.create_table(
         "usage",
-        sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+        sa.Column("id", sa.String, nullable=False),
         sa.Column("request_id", sa.String, nullable=False),
         sa.Column("account_id", sa.String, nullable=False),
         sa.Column("key_id", sa.String, nullable=False),
