@@ -153,6 +153,15 @@ async def test_database_that_is_not_there_is_unavailable() -> None:
     await database.close()
 
 
+async def test_failure_of_the_applications_own_stays_what_it_is(database: Database) -> None:
+    async def fail() -> None:
+        async with database.session():
+            raise FileNotFoundError("a file of the application's")
+
+    with pytest.raises(FileNotFoundError):
+        await fail()
+
+
 async def test_connections_that_the_server_closed_are_replaced(database: Database, url: str) -> None:
     await asyncio.gather(database.ping(), database.ping())
     await fetch(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hunmin-front'")

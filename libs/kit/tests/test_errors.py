@@ -20,7 +20,7 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
+async def front_http() -> AsyncIterator[httpx.AsyncClient]:
     service = replace(front.SERVICE, migrations=None)
     async with running(echo.SERVICE, service, env={"HUNMIN_BODY_LIMIT_BYTES": "100000"}) as services:
         yield services.http("front")
@@ -43,9 +43,9 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
     ],
 )
 async def test_wrong_parameter_is_named_by_its_path(
-    http: httpx.AsyncClient, body: object, code: str, param: str | None
+    front_http: httpx.AsyncClient, body: object, code: str, param: str | None
 ) -> None:
-    reply = await http.post("/native", json=body)
+    reply = await front_http.post("/native", json=body)
     assert reply.status_code == 400
     assert reply.headers["content-type"] == "application/problem+json"
     problem = Problem.model_validate_json(reply.content)
@@ -64,9 +64,9 @@ async def test_wrong_parameter_is_named_by_its_path(
     ],
 )
 async def test_served_endpoint_names_it_too(
-    http: httpx.AsyncClient, body: object, code: str, param: str | None
+    front_http: httpx.AsyncClient, body: object, code: str, param: str | None
 ) -> None:
-    reply = await http.post("/v1/relay", json=body)
+    reply = await front_http.post("/v1/relay", json=body)
     assert reply.status_code == 400
     assert (reply.json()["code"], reply.json()["details"].get("param")) == (code, param)
 
@@ -94,45 +94,47 @@ async def test_served_endpoint_names_it_too(
         b'{"text": "x", "\\ud83d": 1}',
     ],
 )
-async def test_body_that_is_no_json_text_is_the_callers_fault(http: httpx.AsyncClient, path: str, body: bytes) -> None:
-    reply = await http.post(path, content=body, headers=JSON)
+async def test_body_that_is_no_json_text_is_the_callers_fault(
+    front_http: httpx.AsyncClient, path: str, body: bytes
+) -> None:
+    reply = await front_http.post(path, content=body, headers=JSON)
     assert reply.status_code == 400
     assert reply.json()["code"] in {"invalid_request", "invalid_parameter", "unknown_parameter"}
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "\\ud83d\\ude00", "a \x00 b", "\U0001f600", "\\\\ud800"])
-async def test_text_that_only_looks_suspicious_passes(http: httpx.AsyncClient, text: str) -> None:
+async def test_text_that_only_looks_suspicious_passes(front_http: httpx.AsyncClient, text: str) -> None:
     body = '{"text": "' + text.replace("\x00", "\\u0000") + '"}'
-    reply = await http.post("/v1/relay", content=body, headers=JSON)
+    reply = await front_http.post("/v1/relay", content=body, headers=JSON)
     assert reply.status_code == 200
     assert reply.json()["text"] == json.loads(body)["text"]
 
 
 @pytest.mark.parametrize("path", ["/native", "/v1/relay"])
-async def test_body_not_declared_as_json_is_415(http: httpx.AsyncClient, path: str) -> None:
-    reply = await http.post(path, content=b'{"text": "x"}', headers=FORM)
+async def test_body_not_declared_as_json_is_415(front_http: httpx.AsyncClient, path: str) -> None:
+    reply = await front_http.post(path, content=b'{"text": "x"}', headers=FORM)
     assert (reply.status_code, reply.json()["code"]) == (415, "unsupported_media_type")
 
 
-async def test_path_and_query_are_named_too(http: httpx.AsyncClient) -> None:
-    assert (await http.get("/native/x")).json()["details"] == {"param": "number"}
-    assert (await http.get("/native/1?limit=x")).json()["details"] == {"param": "limit"}
+async def test_path_and_query_are_named_too(front_http: httpx.AsyncClient) -> None:
+    assert (await front_http.get("/native/x")).json()["details"] == {"param": "number"}
+    assert (await front_http.get("/native/1?limit=x")).json()["details"] == {"param": "limit"}
 
 
-async def test_no_such_path_and_no_such_method(http: httpx.AsyncClient) -> None:
-    reply = await http.get("/nowhere")
+async def test_no_such_path_and_no_such_method(front_http: httpx.AsyncClient) -> None:
+    reply = await front_http.get("/nowhere")
     assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
-    reply = await http.delete("/native")
+    reply = await front_http.delete("/native")
     assert (reply.status_code, reply.json()["code"], reply.headers["allow"]) == (405, "method_not_allowed", "POST")
 
 
-async def test_body_over_the_limit_is_413(http: httpx.AsyncClient) -> None:
+async def test_body_over_the_limit_is_413(front_http: httpx.AsyncClient) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(200):
             yield b"x" * 1000
 
     for content in (b"x" * 200_000, chunks()):
-        reply = await http.post("/v1/relay", content=content, headers=JSON)
+        reply = await front_http.post("/v1/relay", content=content, headers=JSON)
         assert (reply.status_code, reply.json()["code"], reply.json()["details"]) == (
             413,
             "too_large",
@@ -153,14 +155,16 @@ async def test_body_over_the_limit_is_413_over_a_socket() -> None:
 
 
 @pytest.mark.parametrize("header", ["req_0123", "a", "A.b-c:9_" + "x" * 56])
-async def test_request_id_of_the_caller_is_kept(http: httpx.AsyncClient, header: str) -> None:
-    reply = await http.post("/v1/relay", json={"text": "x"}, headers={"x-request-id": header})
+async def test_request_id_of_the_caller_is_kept(front_http: httpx.AsyncClient, header: str) -> None:
+    reply = await front_http.post("/v1/relay", json={"text": "x"}, headers={"x-request-id": header})
     assert reply.headers["x-request-id"] == reply.json()["request_id"] == header
 
 
 @pytest.mark.parametrize("header", ["", "x" * 65, "a b", "-a", "한글".encode(), "a\tb", '"'])
-async def test_request_id_that_is_not_well_formed_is_replaced(http: httpx.AsyncClient, header: str | bytes) -> None:
-    reply = await http.post("/v1/relay", json={"text": "x"}, headers={"x-request-id": header})
+async def test_request_id_that_is_not_well_formed_is_replaced(
+    front_http: httpx.AsyncClient, header: str | bytes
+) -> None:
+    reply = await front_http.post("/v1/relay", json={"text": "x"}, headers={"x-request-id": header})
     assert reply.headers["x-request-id"].startswith("req_")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hunmin_kit.run import Settings
 from hunmin_kit.run.errors import StartError
-from hunmin_kit.run.hosting import plan
+from hunmin_kit.run.plan import plan
 from hunmin_kit.run.service import in_order
 from kit_sample import echo, front
 from pydantic import ValidationError

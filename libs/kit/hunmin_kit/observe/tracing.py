@@ -1,7 +1,6 @@
 """Traces: a provider per service, never the global one, so that two services in one process stay two services."""
 
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
@@ -15,6 +14,10 @@ def tracer_provider(
     """Return the provider of `service`. Spans go to `otlp_endpoint` in batches, to `exporter` at once."""
     provider = TracerProvider(resource=Resource({SERVICE_NAME: f"hunmin-{service}"}), shutdown_on_exit=False)
     if otlp_endpoint is not None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
+            OTLPSpanExporter,  # slow to load, seldom wanted
+        )
+
         address = f"{otlp_endpoint.rstrip('/')}/v1/traces"
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address, timeout=FLUSH_S)))
     if exporter is not None:

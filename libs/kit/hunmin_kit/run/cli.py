@@ -11,7 +11,7 @@ from hunmin_contracts.errors import HunminError
 
 from hunmin_kit.observe import logs
 from hunmin_kit.run.errors import StartError
-from hunmin_kit.run.hosting import Plan, database, migrate_all, plan
+from hunmin_kit.run.plan import Plan, plan
 from hunmin_kit.run.process import run
 from hunmin_kit.run.service import Service, find, installed_names
 
@@ -30,21 +30,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.command == "migrate":
             asyncio.run(_migrate(checked))
         else:
-            asyncio.run(run(checked, _opened(services, options.names)))
+            asyncio.run(run(checked, opened(services, options.names)))
     except (StartError, HunminError) as error:
         message = error.message if isinstance(error, HunminError) else str(error)
         sys.stderr.write(f"hunmin: {message}\n")
         sys.exit(EXIT_NOT_STARTED)
 
 
-def _opened(services: list[Service[Any]], names: list[str]) -> list[Service[Any]]:
+def opened(services: list[Service[Any]], names: list[str]) -> list[Service[Any]]:
     """Return the services whose ports are opened: the public ones of a whole platform, else each that was named."""
     return [service for service in services if service.public] if EVERYTHING in names else services
 
 
 async def _migrate(checked: Plan) -> None:
-    async with database(checked) as url:
-        await migrate_all(checked.services, url)
+    if not checked.needs_database:
+        return
+    from hunmin_kit.run import storage  # see there
+
+    async with storage.database(checked) as url:
+        await storage.migrate_all(checked, url)
 
 
 def _configure_logs(checked: Plan) -> None:

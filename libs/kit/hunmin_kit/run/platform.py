@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 from fastapi import FastAPI
@@ -10,13 +11,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
-from hunmin_kit.data.database import Database
-from hunmin_kit.data.migrations import Chain
 from hunmin_kit.observe.metrics import new_registry
 from hunmin_kit.run.settings import PlatformSettings
 from hunmin_kit.web.app import AppParts, ReadyCheck, build_app
 from hunmin_kit.web.client import Client
 from hunmin_kit.web.errors import ErrorRenderer
+
+if TYPE_CHECKING:
+    from hunmin_kit.data.database import Database  # a service without a schema starts without SQLAlchemy
 
 ReadyCallback = Callable[[str], Awaitable[str | None]]
 TransportChoice = Callable[[str], tuple[str, httpx.AsyncBaseTransport]]  # name → base URL and transport
@@ -33,8 +35,8 @@ class Platform:
         tracer_provider: TracerProvider,
         transport: TransportChoice,
         needs: tuple[str, ...] = (),
-        database: Database | None = None,
-        chain: Chain | None = None,
+        database: "Database | None" = None,
+        check_schema: ReadyCheck | None = None,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self.service = service
@@ -46,7 +48,7 @@ class Platform:
         self._transport = transport
         self._needs = needs
         self._database = database
-        self._chain = chain
+        self._check_schema = check_schema
         self._is_draining = is_draining
         self._clients: dict[str, Client] = {}
         self._ready_callbacks: list[ReadyCallback] = []
@@ -61,7 +63,7 @@ class Platform:
             self._clients[name] = Client(name, transport, tracer=self.tracer, base_url=base_url, deadlines=deadlines)
         return self._clients[name]
 
-    def database(self) -> Database:
+    def database(self) -> "Database":
         """Return this service's schema; a LookupError if the service has none."""
         if self._database is None:
             raise LookupError(f"{self.service} has no schema: give Service.migrations its chain.")
@@ -99,8 +101,8 @@ class Platform:
 
     async def check_schema(self) -> None:
         """Raise UNAVAILABLE if the schema is behind this code; for a service that reads it while it starts."""
-        if self._database is not None and self._chain is not None:
-            await self._chain.check(self._database)
+        if self._check_schema is not None:
+            await self._check_schema()
 
     async def _check_ready(self) -> None:
         if self._is_draining():

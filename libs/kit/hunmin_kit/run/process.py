@@ -12,7 +12,8 @@ from typing import Any
 
 import structlog
 
-from hunmin_kit.run.hosting import Hosted, Plan, hosted
+from hunmin_kit.run.hosting import Hosted, hosted
+from hunmin_kit.run.plan import Plan
 from hunmin_kit.run.server import bind, listening, url_of
 from hunmin_kit.run.service import Service
 from hunmin_kit.run.settings import service_prefix

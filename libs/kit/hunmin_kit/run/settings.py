@@ -22,6 +22,7 @@ from hunmin_kit.web.client import Deadlines
 PREFIX = "HUNMIN_"
 _FILE = "_FILE"
 _LAST_PORT = 65535
+_POSTGRESQL = ("postgresql://", "postgres://", "postgresql+asyncpg://")
 _FIELD_IN_MESSAGE = re.compile(r'field "(\w+)"')
 # Read by the tests and by tools that run beside a service, never by one: set in many shells that also start services.
 _FOREIGN = frozenset({"HUNMIN_DATA"})
@@ -79,6 +80,13 @@ class PlatformSettings(_Frozen):
     call_deadline_s: float = Field(default=60, gt=0)
     stream_deadline_s: float = Field(default=600, gt=0)
     max_connections: int = Field(default=256, ge=1)  # to each service that is called over the network
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(_POSTGRESQL):
+            raise ValueError("it is written as postgresql://user:password@host/database")
+        return url
 
     @property
     def deadlines(self) -> Deadlines:

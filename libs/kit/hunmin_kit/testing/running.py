@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from hunmin_kit.observe import logs
-from hunmin_kit.run.hosting import IN_PROCESS_URL, Hosted, Plan, hosted, plan
+from hunmin_kit.run.hosting import IN_PROCESS_URL, Hosted, hosted
+from hunmin_kit.run.plan import Plan, plan
 from hunmin_kit.run.server import bind, listening, url_of
 from hunmin_kit.run.service import Service
 from hunmin_kit.run.settings import service_prefix

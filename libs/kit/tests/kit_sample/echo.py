@@ -33,6 +33,7 @@ CALLER = ContextVar("caller", default="nothing")
 
 class EchoSettings(Settings):
     port: int = 18081
+    start_s: float = 0
 
 
 class Open:
@@ -102,6 +103,7 @@ def routes(open_: Open) -> APIRouter:
 
 @asynccontextmanager
 async def build(platform: Platform, settings: EchoSettings) -> AsyncIterator[FastAPI]:
+    await asyncio.sleep(settings.start_s)
     app = platform.app(title="Echo")
     app.include_router(routes(Open()))
     yield app

@@ -1,0 +1,154 @@
+"""The embedded database outlives every way in which its server, or a process that uses it, can be killed."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+from hunmin_kit.data.embedded import EmbeddedPostgres
+from kit_sample.command import Command
+
+Start = Callable[..., Command]
+
+
+def postmaster(folder: Path) -> psutil.Process | None:
+    """The living server of that folder, found by its own working folder alone."""
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder / "data") and process.parent().name() != "postgres":
+                return process
+        except (psutil.NoSuchProcess, psutil.AccessDenied, AttributeError):
+            continue
+    return None
+
+
+def note(http: httpx.Client, command: Command) -> int:
+    reply = http.post(f"{command.url('front')}/v1/notes", json={"name": "x"})
+    return reply.json()["count"] if reply.status_code == 200 else -reply.status_code
+
+
+def test_platform_outlives_the_kill_of_its_server_and_of_itself(
+    hunmin: Start, http: httpx.Client, tmp_path: Path
+) -> None:
+    folder = tmp_path / "home" / "postgres"
+    command = hunmin("run", "front", "echo").ready()
+    assert note(http, command) == 1
+
+    postmaster(folder).kill()  # the server alone: the process starts it again, and its pool connects anew
+    deadline = time.monotonic() + 30
+    while (answer := note(http, command)) != 2:
+        assert answer == -503
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert http.get(f"{command.url('front')}/readyz").status_code == 200
+    assert {line["event"] for line in command.events()} >= {"database.server.died", "database.server.restarted"}
+
+    command.process.kill()  # the process alone: the server lives on, and the next process takes it over
+    command.process.wait()
+    survivor = postmaster(folder)
+    command = hunmin("run", "front", "echo").ready()
+    assert postmaster(folder) == survivor
+    assert note(http, command) == 3
+
+    command.process.kill()  # both, as when the power fails
+    survivor.kill()
+    command.process.wait()
+    command = hunmin("run", "front", "echo").ready()
+    assert note(http, command) == 4
+    assert command.stop() == 0
+    assert postmaster(folder) is None  # nothing is left behind
+
+
+@pytest.fixture(scope="module")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that was made and stopped once, to be copied."""
+    folder = tmp_path_factory.mktemp("initialised")
+    server = EmbeddedPostgres(folder, options=("fsync=off",))
+    server.enter()
+    server.leave()
+    return folder
+
+
+@pytest.fixture
+def folder(initialised: Path, tmp_path: Path) -> Path:
+    subprocess.run(["cp", "-a", f"{initialised}/.", str(tmp_path / "pg")], check=True)
+    return tmp_path / "pg"
+
+
+async def answer(url: str) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval("SELECT 1")
+    finally:
+        await connection.close()
+
+
+async def test_stale_pid_file_with_a_foreign_process_is_seen_through(folder: Path) -> None:
+    sleeper = await asyncio.create_subprocess_exec("sleep", "60")
+    stale = [str(sleeper.pid), str(folder / "data"), "1", "5432", str(folder / "data"), "", "1 1", "ready"]
+    (folder / "data" / "postmaster.pid").write_text("\n".join(stale))
+    async with EmbeddedPostgres(folder).running() as url:
+        assert await answer(url) == 1
+    assert sleeper.returncode is None  # and left alone
+    sleeper.kill()
+    await sleeper.wait()
+
+
+async def test_initialisation_that_was_killed_is_done_again(tmp_path: Path, folder: Path) -> None:
+    (folder / "data").rename(folder / "data.new")
+    (folder / "data.new" / "PG_VERSION").unlink()
+    async with EmbeddedPostgres(folder, options=("fsync=off",)).running() as url:
+        assert await answer(url) == 1
+
+
+async def test_last_user_stops_the_server(folder: Path) -> None:
+    first, second = EmbeddedPostgres(folder), EmbeddedPostgres(folder)
+    async with first.running() as url:
+        async with second.running() as other_url:
+            assert url == other_url
+            server = postmaster(folder)
+        assert await answer(url) == 1
+        assert postmaster(folder) == server
+    assert postmaster(folder) is None
+
+
+async def test_user_that_was_killed_counts_no_more(folder: Path) -> None:
+    program = (
+        "import sys, time, pathlib; from hunmin_kit.data.embedded import EmbeddedPostgres;"
+        "EmbeddedPostgres(pathlib.Path(sys.argv[1])).enter(); print('in', flush=True); time.sleep(60)"
+    )
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(folder), stdout=subprocess.PIPE)
+    assert await other.stdout.readline() == b"in\n"
+    async with EmbeddedPostgres(folder).running() as url:
+        other.send_signal(signal.SIGKILL)
+        await other.wait()
+        assert await answer(url) == 1
+    assert postmaster(folder) is None
+
+
+async def test_many_start_at_once_and_share_one_server(folder: Path) -> None:
+    servers = [EmbeddedPostgres(folder) for _ in range(4)]
+    await asyncio.gather(*(asyncio.to_thread(server.enter) for server in servers))
+    assert await asyncio.gather(*(answer(server.url) for server in servers)) == [1] * 4
+    await asyncio.gather(*(asyncio.to_thread(server.leave) for server in servers))
+    assert postmaster(folder) is None
+
+
+@pytest.fixture
+def deep_folder(folder: Path) -> Path:
+    deep = folder.parent / ("d" * 60) / ("e" * 60)
+    deep.parent.mkdir()
+    return folder.rename(deep)
+
+
+async def test_path_too_long_for_a_socket_works_too(deep_folder: Path) -> None:
+    async with EmbeddedPostgres(deep_folder).running() as url:
+        assert await answer(url) == 1
+        assert str(deep_folder) not in url
