@@ -17,6 +17,7 @@ class Syllables:
     """Token i is the ith Hangul syllable."""
 
     vocab_size = 97
+    eos_id = 0
 
     def decoder(self) -> "Syllables":
         return self

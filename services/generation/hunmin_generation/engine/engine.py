@@ -66,6 +66,7 @@ class Engine:
         self.max_length = min(checkpoint.context_length, self.scheduler.capacity)
         self._vocab_size = min(checkpoint.vocab_size, vocabulary.vocab_size)
         self._runner = Runner(checkpoint, blocks=blocks, block_size=limits.block_size, vocab_size=self._vocab_size)
+        self._end_ids = checkpoint.end_ids | {vocabulary.eos_id}
         self._vocabulary = vocabulary
         self._on_failure = on_failure
         self._on_first_token = on_first_token
@@ -111,7 +112,7 @@ class Engine:
             request,
             sink,
             max_tokens=self.max_tokens(request),
-            end_ids=self.checkpoint.end_ids,
+            end_ids=self._end_ids,
             vocabulary=self._vocabulary,
         )
         for completion in generation.completions:

@@ -23,6 +23,11 @@ class TokenText(Protocol):
         """Number of ids."""
         ...
 
+    @property
+    def eos_id(self) -> int:
+        """Id of the token that ends a text."""
+        ...
+
     def decoder(self) -> StreamDecoder:
         """Start decoding a stream."""
         ...

@@ -1,0 +1,147 @@
+"""The models that this service serves, by name: each a checkpoint, its tokenizer and an engine. It knows no HTTP."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.generation import GenerateRequest, Message, ModelInfo
+from hunmin_modeling.checkpoint import load_checkpoint
+from hunmin_text.artefact import load
+from hunmin_text.chat import encode_chat
+from hunmin_text.tokenizer import Tokenizer
+
+from hunmin_generation.engine.engine import Engine, EngineLimits
+from hunmin_generation.engine.request import EngineRequest, Event
+from hunmin_generation.engine.thread import EngineThread
+
+_THREAD_FROM = 2_000  # characters from which a prompt is encoded in a thread: about a millisecond's work
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLimits:
+    """How a model is run: `threads` compute, `max_queue` completions may wait beside those that run."""
+
+    engine: EngineLimits
+    dtype: torch.dtype
+    threads: int
+    max_queue: int
+    max_prompt_characters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observers:
+    """Who hears of a model's unexpected errors, and how long each request waited for its first token."""
+
+    on_failure: Callable[[str, Exception], None]
+    on_first_token: Callable[[str, float], None]
+
+
+class Model:
+    """One model, ready to generate."""
+
+    def __init__(self, name: str, folder: Path, limits: ModelLimits, observers: Observers) -> None:
+        """Load checkpoint and tokenizer from `folder`; HunminError if either cannot be used."""
+        self.name = name
+        self.tokenizer: Tokenizer = load(folder, name=name)
+        checkpoint = load_checkpoint(folder, dtype=limits.dtype)
+
+        def failed(error: Exception) -> None:
+            observers.on_failure(name, error)
+
+        self.engine = Engine(
+            checkpoint,
+            self.tokenizer,
+            limits.engine,
+            on_failure=failed,
+            on_first_token=lambda seconds: observers.on_first_token(name, seconds),
+        )
+        self.info = ModelInfo(
+            name=name,
+            digest=checkpoint.digest,
+            architecture=checkpoint.architecture,
+            context_length=self.engine.max_length,
+            vocab_size=checkpoint.vocab_size,
+            created=checkpoint.created,
+        )
+        self.thread = EngineThread(self.engine, threads=limits.threads, max_queue=limits.max_queue, on_failure=failed)
+        self._max_prompt_characters = limits.max_prompt_characters
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        """Yield the events of `request`; closing the generator cancels it."""
+        tokens = EngineRequest(
+            prompt=await self._encode(request.prompt),
+            sampling=request.sampling,
+            n=request.n,
+            max_tokens=request.max_tokens,
+            stop=tuple(request.stop),
+            logprobs=request.logprobs,
+            echo=request.echo,
+        )
+        async with aclosing(self.thread.generate(tokens)) as events:
+            async for event in events:
+                yield event
+
+    async def _encode(self, prompt: str | list[int] | list[Message]) -> list[int]:
+        tokenizer = self.tokenizer
+        if isinstance(prompt, str):
+            return await self._worked(len(prompt), lambda: tokenizer.prefix_ids + tokenizer.encode(prompt))
+        ids = [token for token in prompt if isinstance(token, int)]
+        messages = [message.model_dump() for message in prompt if isinstance(message, Message)]
+        if not messages:
+            return ids
+        characters = sum(len(message["content"]) for message in messages)
+        return await self._worked(characters, lambda: encode_chat(tokenizer, messages))
+
+    async def _worked(self, characters: int, encode: Callable[[], list[int]]) -> list[int]:
+        """Encode a short prompt at once, and a long one in a thread, so that other requests are served meanwhile."""
+        if characters > self._max_prompt_characters:
+            raise HunminError(
+                ErrorCode.TOO_LARGE,
+                f"The prompt has {characters:,} characters; at most {self._max_prompt_characters:,} are taken.",
+                param="prompt",
+            )
+        return encode() if characters < _THREAD_FROM else await asyncio.to_thread(encode)
+
+
+class Models:
+    """Every model, by name."""
+
+    def __init__(self, folders: Mapping[str, Path], limits: ModelLimits, observers: Observers) -> None:
+        """Load them all; HunminError for the first that cannot be."""
+        self._models = {name: Model(name, folders[name], limits, observers) for name in sorted(folders)}
+
+    def all(self) -> list[Model]:
+        """Return every model, in the order of their names."""
+        return list(self._models.values())
+
+    def get(self, name: str) -> Model:
+        """Return the model of that name; `model_not_found` if there is none."""
+        model = self._models.get(name)
+        if model is None:
+            raise HunminError(
+                ErrorCode.MODEL_NOT_FOUND,
+                f"There is no model {name!r}. There are: {', '.join(self._models)}.",
+                param="model",
+            )
+        return model
+
+    def start(self) -> None:
+        """Start every engine, for the running event loop."""
+        for model in self._models.values():
+            model.thread.start()
+
+    async def close(self) -> None:
+        """End what still runs, and stop every engine."""
+        await asyncio.gather(*(model.thread.close() for model in self._models.values()))
+
+    async def check_ready(self) -> None:
+        """Raise `unavailable` if an engine has stopped."""
+        for model in self._models.values():
+            if not model.thread.is_alive:
+                raise HunminError(
+                    ErrorCode.UNAVAILABLE, f"The engine of {model.name} does not run. Restart the service."
+                )

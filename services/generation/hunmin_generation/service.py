@@ -1,0 +1,97 @@
+"""The composition root of the generation service: its settings, its models."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+from fastapi import FastAPI
+from hunmin_contracts.errors import HunminError
+from hunmin_kit.run import Platform, Service, Settings
+from hunmin_kit.run.errors import StartError
+from pydantic import Field, model_validator
+
+if TYPE_CHECKING:
+    from hunmin_generation.models import Models
+
+_log = structlog.get_logger()
+
+
+class GenerationSettings(Settings):
+    """HUNMIN_GENERATION_…; what counts tokens, completions or bytes holds for each model."""
+
+    port: int = 8082
+    models: dict[str, Path] = Field(default={"starter": Path("training/models/starter")}, min_length=1)
+    # In float32 a greedy completion is the same whoever shares its batch; bfloat16 is faster, and near ties may fall
+    # either way.
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: int | None = Field(default=None, ge=1)  # None: one per core
+    max_batch_tokens: int = Field(default=512, ge=1)  # in one step, of prompts and completions
+    max_running: int = Field(default=64, ge=1)  # completions computed at a time
+    max_queue: int = Field(default=256, ge=0)  # completions waiting beside those
+    block_size: int = Field(default=32, ge=1)  # tokens
+    kv_bytes: int = Field(default=256 * 2**20, ge=1)
+    max_prompt_characters: int = Field(default=400_000, ge=1)
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> "GenerationSettings":
+        if self.max_running > self.max_batch_tokens:
+            raise ValueError("max_running exceeds max_batch_tokens: each running completion needs a token of a step")
+        return self
+
+
+@asynccontextmanager
+async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenerator[FastAPI, None]:
+    """Load every model, then offer them."""
+    try:
+        models = await asyncio.to_thread(_load, platform, settings)
+    except HunminError as error:
+        raise StartError(f"A folder in HUNMIN_GENERATION_MODELS cannot be served. {error.message}") from None
+    from hunmin_generation.api import routes
+
+    models.start()
+    try:
+        app = platform.app(title="Generation", ready=models.check_ready)
+        app.include_router(routes(models))
+        yield app
+    finally:
+        await models.close()
+
+
+def _load(platform: Platform, settings: GenerationSettings) -> "Models":
+    # Imported here: torch and transformers take seconds, and whoever only asks for the settings must not wait for them.
+    import torch
+
+    from hunmin_generation.engine.engine import EngineLimits
+    from hunmin_generation.metrics import EngineMetrics
+    from hunmin_generation.models import ModelLimits, Models, Observers
+
+    limits = ModelLimits(
+        engine=EngineLimits(
+            max_batch_tokens=settings.max_batch_tokens,
+            max_running=settings.max_running,
+            block_size=settings.block_size,
+            kv_bytes=settings.kv_bytes,
+        ),
+        dtype=getattr(torch, settings.dtype),
+        threads=settings.threads or os.cpu_count() or 1,
+        max_queue=settings.max_queue,
+        max_prompt_characters=settings.max_prompt_characters,
+    )
+    metrics = EngineMetrics(platform.registry)
+    observers = Observers(on_failure=_log_failure, on_first_token=metrics.observe_first_token)
+    models = Models(settings.models, limits, observers)
+    for model in models.all():
+        metrics.watch(model.name, model.engine)
+        _log.info("model.loaded", model=model.name, digest=model.info.digest, max_length=model.engine.max_length)
+    return models
+
+
+def _log_failure(model: str, error: Exception) -> None:
+    _log.error("engine.failed", model=model, exc_info=error)
+
+
+SERVICE = Service(name="generation", settings=GenerationSettings, build=build)
