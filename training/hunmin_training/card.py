@@ -22,13 +22,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def draw_loss(metrics: list[dict[str, Any]], path: Path) -> None:
     """Draw training loss and held-out bits per byte over tokens seen."""
     figure, loss_axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for axis, name, label, style in [
-        (loss_axis, "loss", "training loss (nats per token)", {"color": "tab:blue", "linewidth": 0.8}),
-        (loss_axis.twinx(), "bits_per_byte", "held-out bits per byte", {"color": "tab:red", "marker": "."}),
+    for axis, name, label, color in [
+        (loss_axis, "loss", "training loss (nats per token)", "tab:blue"),
+        (loss_axis.twinx(), "bits_per_byte", "held-out bits per byte", "tab:red"),
     ]:
         points = [(line["tokens"] / 1e6, line[name]) for line in metrics if name in line]
-        axis.plot(*zip(*points, strict=True), **style)
-        axis.set_ylabel(label, color=style["color"])
+        axis.plot(*zip(*points, strict=True), color=color, linewidth=0.8)
+        axis.set_ylabel(label, color=color)
     loss_axis.set_xlabel("tokens seen (millions)")
     loss_axis.set_ylim(top=6.5)
     figure.savefig(path, dpi=110)
@@ -47,8 +47,8 @@ def verdict(figures: dict[str, Any]) -> str:
     if tuned > characters:
         return f"The soft prompt beats the character baseline by {100 * (tuned - characters):.2f} points."
     return (
-        f"**The aim is not reached**: the soft prompt stays {100 * (characters - tuned):.2f} points behind the character "
-        "baseline. Take this model as a demonstration of the studio, not as a classifier."
+        f"**The aim is not reached**: the soft prompt stays {100 * (characters - tuned):.2f} points behind the "
+        "character baseline. Take this model as a demonstration of the studio, not as a classifier."
     )
 
 

@@ -22,6 +22,5 @@ def run(args: argparse.Namespace) -> None:
     model.load_state_dict(state["model"])
     model.bfloat16().save_pretrained(args.out)
     if args.tokenizer.resolve() != args.out.resolve():
-        for name in ("tokenizer.json", "hunmin_tokenizer.json"):
-            shutil.copy(args.tokenizer / name, args.out / name)
+        shutil.copytree(args.tokenizer, args.out, dirs_exist_ok=True)
     print(f"step {state['step']} written to {args.out}")

@@ -172,25 +172,31 @@ class Metrics:
     """The run's log: one JSON object a line, appended, so that a resumed run goes on in the same file."""
 
     def __init__(self, path: Path, *, from_step: int) -> None:
-        kept = [] if not path.exists() else [line for line in path.open() if json.loads(line)["step"] <= from_step]
-        path.write_text("".join(kept))  # what a crash logged after its last checkpoint happens again
-        self._file = path.open("a", buffering=1)
+        logged = path.read_text().splitlines(keepends=True) if path.exists() else []
+        # what a crash logged after its last checkpoint happens again
+        path.write_text("".join(line for line in logged if json.loads(line)["step"] <= from_step))
+        self._path = path
 
     def write(self, **values: Any) -> None:
         """Append one line and show it."""
-        self._file.write(json.dumps(values) + "\n")
+        with self._path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
         print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()), flush=True)
 
 
 def steps_until_signal(start: int, end: int) -> Iterator[int]:
     """Yield step numbers until the end or the first SIGTERM or SIGINT."""
-    stopped = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.append(True))
-    for step in range(start, end):
-        if stopped:
-            return
-        yield step
+    stopped: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda received, _: stopped.append(received)) for number in numbers]
+    try:
+        for step in range(start, end):
+            if stopped:
+                return
+            yield step
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def run(args: argparse.Namespace) -> None:
