@@ -62,7 +62,7 @@ ERRORS: dict[ErrorCode, ErrorKind] = {
 class HunminError(Exception):
     """An error that a caller may see; `details` go along in the problem document (e.g. `param`, `retry_after_s`)."""
 
-    def __init__(self, code: ErrorCode | str, message: str, **details: Any) -> None:
+    def __init__(self, code: ErrorCode | str, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.code = ErrorCode(code)
         self.message = message
