@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import tokenizers
@@ -74,34 +75,29 @@ class MorphemeTokenizer(ByteTokenizer):
         digest: str,
     ) -> None:
         super().__init__(backend, vocabulary, name=name, method=method, digest=digest)
-        self._lexicon = lexicon
-        self._merges = RecentCache(_Merges(backend.model), limit=CACHED_PIECES)
-        self._runs = RecentCache(self._run_ids, limit=CACHED_RUNS)
+        self._runs = _RunIds(lexicon, _PieceIds(backend.model, vocabulary))
 
     def encode(self, text: str) -> list[int]:
         refuse_surrogates(text)
         return list(chain.from_iterable(map(self._runs.__getitem__, split_runs(text))))
 
-    def _run_ids(self, run: str) -> Ids:
-        ids: Ids = ()
-        for piece in split_morphemes(run, self._lexicon):
-            ids += self._merges[piece]
-        return ids
 
-
-class RecentCache(dict[str, Ids]):
+class RecentCache(dict[str, Ids], ABC):
     """Computes a missing entry and keeps it, up to `limit` young entries and as many that were young before."""
 
-    def __init__(self, compute: Callable[[str], Ids], *, limit: int) -> None:
+    def __init__(self, *, limit: int) -> None:
         super().__init__()
-        self._compute = compute
         self._limit = limit
         self._older: dict[str, Ids] = {}
+
+    @abstractmethod
+    def compute(self, text: str) -> Ids:
+        """Return the ids of a text that the cache does not have."""
 
     def __missing__(self, text: str) -> Ids:
         ids = self._older.get(text)
         if ids is None:
-            ids = self._compute(text)
+            ids = self.compute(text)
         if len(self) >= self._limit:
             self._older = dict(self)
             self.clear()
@@ -109,13 +105,32 @@ class RecentCache(dict[str, Ids]):
         return ids
 
 
-class _Merges:
-    """Merges the bytes of one piece. The model is asked directly: a whole `encode` builds offsets, twice as slow."""
+class _PieceIds(RecentCache):
+    """Merges the bytes of a piece. The model is asked directly: a whole `encode` builds offsets, twice as slow."""
 
-    def __init__(self, model: tokenizers.models.Model) -> None:
-        self._model = model
+    def __init__(self, model: tokenizers.models.Model, vocabulary: Vocabulary) -> None:
+        super().__init__(limit=CACHED_PIECES + len(vocabulary.texts))
+        self._merge = model.tokenize
         self._spelling = str.maketrans({chr(byte): letter for byte, letter in byte_letters().items()})
+        for token in vocabulary.bytes_of:  # many pieces of any text are one token: known from the start
+            piece = token.decode("utf-8", "ignore")
+            self[piece] = self.compute(piece)
 
-    def __call__(self, piece: str) -> Ids:
+    def compute(self, piece: str) -> Ids:
         spelt = piece.encode().decode("latin-1").translate(self._spelling)
-        return tuple([token.id for token in self._model.tokenize(spelt)])
+        return tuple([token.id for token in self._merge(spelt)])
+
+
+class _RunIds(RecentCache):
+    """Cuts a run into pieces, and joins their ids."""
+
+    def __init__(self, lexicon: Mapping[str, str], pieces: _PieceIds) -> None:
+        super().__init__(limit=CACHED_RUNS)
+        self._lexicon = lexicon
+        self._pieces = pieces
+
+    def compute(self, run: str) -> Ids:
+        ids: Ids = ()
+        for piece in split_morphemes(run, self._lexicon):
+            ids += self._pieces[piece]
+        return ids

@@ -57,12 +57,16 @@ def split_morphemes(run: str, lexicon: Mapping[str, str] = NO_LEXICON) -> list[s
     """
     if not is_hangul(run):
         return [run]
-    word = run.removeprefix(" ")
-    cut = lexicon.get(word)
-    pieces = split_run(word) if cut is None else cut.split(" ")
-    if len(word) < len(run):
+    if run[0] == " ":
+        pieces = _split_word(run[1:], lexicon)
         pieces[0] = " " + pieces[0]
-    return pieces
+        return pieces
+    return _split_word(run, lexicon)
+
+
+def _split_word(word: str, lexicon: Mapping[str, str]) -> list[str]:
+    cut = lexicon.get(word)
+    return split_run(word) if cut is None else cut.split(" ")
 
 
 def split_pieces(text: str) -> list[str]:

@@ -16,11 +16,12 @@ ENDINGS = ["좋았다", "아쉬웠습니다", "재미있네요", "별로였어�
 def test_a_cache_keeps_at_most_twice_its_limit_and_what_is_used() -> None:
     computed: list[str] = []
 
-    def compute(text: str) -> tuple[int, ...]:
-        computed.append(text)
-        return (len(text),)
+    class Lengths(RecentCache):
+        def compute(self, text: str) -> tuple[int, ...]:
+            computed.append(text)
+            return (len(text),)
 
-    cache = RecentCache(compute, limit=10)
+    cache = Lengths(limit=10)
     for number in range(100):
         assert cache[str(number)] == (len(str(number)),)
         assert cache["kept"] == (4,)
