@@ -133,6 +133,19 @@ async def test_user_that_was_killed_counts_no_more(folder: Path) -> None:
     assert postmaster(folder) is None
 
 
+async def test_start_that_is_cancelled_leaves_no_server(folder: Path) -> None:
+    async def use() -> None:
+        async with EmbeddedPostgres(folder).running():
+            pytest.fail("was not cancelled")
+
+    task = asyncio.create_task(use())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert postmaster(folder) is None
+
+
 async def test_many_start_at_once_and_share_one_server(folder: Path) -> None:
     servers = [EmbeddedPostgres(folder) for _ in range(4)]
     await asyncio.gather(*(asyncio.to_thread(server.enter) for server in servers))

@@ -105,7 +105,12 @@ async def test_unexpected_error_is_logged_once_with_its_stack(services: Running,
 async def test_expected_error_is_information(services: Running, log: Lines) -> None:
     await services.http("echo").post("/v1/echo", json={"text": "x", "fail": "expected"})
     assert {line["level"] for line in log} == {"info"}
-    assert [line["status"] for line in log.of("http.request.finished")] == [429]
+    assert [(line["status"], line["error"]) for line in log.of("http.request.finished")] == [(429, "overloaded")]
+
+
+async def test_stream_that_failed_on_its_way_says_so(services: Running, log: Lines) -> None:
+    await services.http("echo").post("/v1/count", json={"n": 2, "fail_at": 1})
+    assert [(line["status"], line["error"]) for line in log.of("http.request.finished")] == [(200, "overloaded")]
 
 
 async def test_stream_that_its_client_left_says_so(services: Running, log: Lines) -> None:

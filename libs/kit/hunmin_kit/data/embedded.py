@@ -49,13 +49,16 @@ class EmbeddedPostgres:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[str, None]:
         """Yield the server's URL; restart it whenever it dies; stop it in the end if nobody else uses it."""
-        await asyncio.to_thread(self.enter)
-        watcher = asyncio.create_task(self._watch())
+        entering = asyncio.create_task(asyncio.to_thread(self.enter))
+        watcher = None
         try:
+            await asyncio.shield(entering)
+            watcher = asyncio.create_task(self._watch())
             yield self.url
         finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+            if watcher is not None:
+                watcher.cancel()
+            await asyncio.wait([entering])  # its thread cannot be cancelled, and what it starts must be stopped
             await asyncio.to_thread(self.leave)
 
     @property

@@ -2,6 +2,7 @@
 
 (Mounting an application does not run its lifespan, so this module enters each composition root itself.)"""
 
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,9 +49,11 @@ async def hosted(
                 await storage.migrate_all(plan, database_url)
         for service in plan.services:
             with structlog.contextvars.bound_contextvars(service=service.name):
+                _log.info("service.starting")
+                started = time.monotonic()
                 exporter = (exporters or {}).get(service.name)
                 await stack.enter_async_context(_hosted_service(plan, service, up, database_url, exporter))
-                _log.info("service.started")
+                _log.info("service.started", start_s=round(time.monotonic() - started, 2))
         yield up
 
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from hunmin_kit.observe.metrics import HttpMetrics, exposition
-from hunmin_kit.web.edge import OBSERVATION_PATHS, Edge, is_json
+from hunmin_kit.web.edge import ERROR_KEY, OBSERVATION_PATHS, Edge, is_json
 from hunmin_kit.web.errors import ErrorRenderer, problem_of, respond
 
 ReadyCheck = Callable[[], Awaitable[None]]
@@ -36,7 +36,9 @@ def build_app(
     """Return an application with errors, request ids, limits, traces, metrics and health on it, and no other route."""
 
     async def answer_error(request: Request, error: Exception) -> Response:
-        response = respond(request, problem_of(_clarify(request, error)), render_error)
+        problem = problem_of(_clarify(request, error))
+        request.scope[ERROR_KEY] = problem.code
+        response = respond(request, problem, render_error)
         for name, value in (getattr(error, "headers", None) or {}).items():
             response.headers.setdefault(name, value)
         return response

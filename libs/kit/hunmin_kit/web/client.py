@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -75,7 +75,8 @@ class Client:
                         await response.aread()
             try:
                 self._raise_for_status(response)
-                yield self._events(endpoint, response, deadline)
+                async with aclosing(self._events(endpoint, response, deadline)) as events:
+                    yield events
             finally:
                 await response.aclose()
 
@@ -85,18 +86,18 @@ class Client:
 
     async def _events(
         self, endpoint: StreamEndpoint[Any, EventT], response: httpx.Response, deadline: float
-    ) -> AsyncIterator[EventT]:
-        events = decode_events(response.aiter_raw())
-        while True:
-            with self._as_hunmin_errors():
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        name, data = await anext(events)
-                except StopAsyncIteration:
-                    return
-            if name == "error":
-                raise Problem.model_validate_json(data).error()
-            yield endpoint.event.model_validate_json(data)
+    ) -> AsyncGenerator[EventT, None]:
+        async with aclosing(decode_events(response.aiter_raw())) as events:
+            while True:
+                with self._as_hunmin_errors():
+                    try:
+                        async with asyncio.timeout_at(deadline):
+                            name, data = await anext(events)
+                    except StopAsyncIteration:
+                        return
+                if name == "error":
+                    raise Problem.model_validate_json(data).error()
+                yield endpoint.event.model_validate_json(data)
 
     def _request(
         self, endpoint: Endpoint[Any, Any] | StreamEndpoint[Any, Any], request: BaseModel, span: trace.Span

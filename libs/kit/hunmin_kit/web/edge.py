@@ -21,6 +21,7 @@ from hunmin_kit.observe.metrics import HttpMetrics
 from hunmin_kit.web.request_id import HEADER, accept_request_id, request_context
 
 OBSERVATION_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+ERROR_KEY = "hunmin.error"  # in the ASGI scope: the code of the error that was answered, also within a stream
 CLIENT_LEFT = 499  # nginx's number for it; never sent, only counted
 
 _log = structlog.get_logger()
@@ -103,12 +104,14 @@ class Edge:
         status = answer.status if answer.status is not None and answer.is_complete else CLIENT_LEFT
         route = getattr(scope.get("route"), "path_format", None) or "unmatched"
         self._metrics.observe(method=scope["method"], route=route, status=status, duration_s=duration_s)
+        error = {"error": scope[ERROR_KEY]} if ERROR_KEY in scope else {}
         _log.info(
             "http.request.finished",
             method=scope["method"],
             route=route,
             status=status,
             duration_s=round(duration_s, 4),
+            **error,
         )
 
 

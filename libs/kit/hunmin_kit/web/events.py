@@ -7,6 +7,7 @@ from fastapi import Response
 from hunmin_contracts.errors import Problem
 from starlette.types import Receive, Scope, Send
 
+from hunmin_kit.web.edge import ERROR_KEY
 from hunmin_kit.web.errors import problem_of
 
 
@@ -45,7 +46,9 @@ class EventStream(Response):
                 async for chunk in chunks:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except Exception as error:  # the HTTP edge of a stream: its status is sent already
-                body = self._on_error(problem_of(error))
+                problem = problem_of(error)
+                scope[ERROR_KEY] = problem.code
+                body = self._on_error(problem)
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

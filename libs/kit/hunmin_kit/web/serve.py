@@ -39,7 +39,7 @@ def serve(
             answer,
             methods=[endpoint.method],
             response_model=None,
-            openapi_extra=_openapi(endpoint),
+            include_in_schema=False,  # libs/contracts documents it
         )
         return function
 
@@ -127,15 +127,3 @@ def _refusal(error: ValidationError, body: bytes) -> RequestValidationError:
     errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
     is_malformed = any(item["type"] == "json_invalid" for item in errors)
     return RequestValidationError(errors, body=None if is_malformed else json.loads(body))
-
-
-def _openapi(endpoint: Endpoint[Any, Any] | StreamEndpoint[Any, Any]) -> dict[str, Any]:
-    answer = endpoint.event if isinstance(endpoint, StreamEndpoint) else endpoint.response
-    media_type = "text/event-stream" if isinstance(endpoint, StreamEndpoint) else "application/json"
-    described: dict[str, Any] = {
-        "responses": {"200": {"description": "OK", "content": {media_type: {"schema": answer.model_json_schema()}}}}
-    }
-    if endpoint.method not in BODILESS:
-        schema = endpoint.request.model_json_schema()
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    return described
