@@ -176,9 +176,7 @@ def test_two_processes_are_one_platform(hunmin: Start, http: httpx.Client) -> No
     assert front.process.stdout.readline() == f"front is at {front.url('front')}\n"
     reply = http.post(f"{front.url('front')}/v1/relay", json={"text": "안녕"}, headers={"x-request-id": "req_two"})
     assert (reply.json()["text"], reply.json()["request_id"]) == ("안녕", "req_two")
-    (far,) = [line for line in echo.events() if line["event"] == "http.request.finished"]
-    (near,) = [line for line in front.events() if line["event"] == "http.request.finished"]
-    assert far["trace_id"] == near["trace_id"]
+    assert echo.line("http.request.finished")["trace_id"] == front.line("http.request.finished")["trace_id"]
     assert echo.stop() == 0
     reply = http.post(f"{front.url('front')}/v1/relay", json={"text": "x"})
     assert (reply.status_code, reply.json()["code"], reply.headers["retry-after"]) == (503, "unavailable", "1")

@@ -28,13 +28,20 @@ class Command:
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
-    def ready(self) -> "Command":
-        """Wait until every port is open."""
+    def line(self, event: str) -> dict[str, Any]:
+        """Wait for the first log line of that event, and return it."""
         deadline = time.monotonic() + 60
-        while not any(line["event"] == "process.ready" for line in self.events()):
+        while True:
+            for line in self.events():
+                if line["event"] == event:
+                    return line
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
+
+    def ready(self) -> "Command":
+        """Wait until every port is open."""
+        self.line("process.ready")
         return self
 
     def stop(self) -> int:
