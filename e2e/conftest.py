@@ -55,55 +55,35 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def bootstrap_key() -> str:
-    """The key that every studio of the session starts with."""
-    return new_key()
-
-
 @pytest.fixture(scope="session", params=["given"] if "E2E_URL" in os.environ else MODES)
-def studio(
-    request: pytest.FixtureRequest,
-    bootstrap_key: str,
-    model_folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Studio]:
-    """A running studio, in each mode."""
+def process(
+    request: pytest.FixtureRequest, model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StudioProcess | None]:
+    """A started studio, in each mode; None if it runs elsewhere."""
     if request.param == "given":
-        yield _studio(os.environ["E2E_URL"], os.environ["E2E_KEY"], None)
+        yield None
         return
-    process = StudioProcess(
+    made = StudioProcess(
         tmp_path_factory.mktemp(request.param),
-        bootstrap_key,
+        new_key(),
         one_process=request.param == "one-process",
         environ=model_environ(model_folder),
     )
-    with studio_process(process):
-        metrics_url = None if process.one_process else f"http://127.0.0.1:{process.ports['generation']}/metrics"
-        yield _studio(process.url, bootstrap_key, metrics_url)
+    with studio_process(made):
+        yield made
 
 
-@pytest.fixture(scope="module", params=MODES)
-def own_studio(
-    request: pytest.FixtureRequest,
-    bootstrap_key: str,
-    model_folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[StudioProcess]:
-    """A started studio, in each mode, that a test may stop, kill and start again."""
-    if "E2E_URL" in os.environ:
-        pytest.skip("a studio that runs elsewhere is not stopped by a test")
-    process = StudioProcess(
-        tmp_path_factory.mktemp("own"),
-        bootstrap_key,
-        one_process=request.param == "one-process",
-        environ=model_environ(model_folder),
-    )
-    with studio_process(process):
-        yield process
-
-
-def _studio(url: str, key: str, metrics_url: str | None) -> Studio:
+@pytest.fixture(scope="session")
+def studio(process: StudioProcess | None) -> Studio:
+    """The studio as its users see it."""
+    url = process.url if process else os.environ["E2E_URL"]
+    key = process.key if process else os.environ["E2E_KEY"]
+    metrics_url = f"http://127.0.0.1:{process.ports['generation']}/metrics" if process else None
     with openai.OpenAI(base_url=f"{url}/v1", api_key=key) as client:
         names = [model.id for model in client.models.list()]
-    return Studio(url, key, os.environ.get("E2E_MODEL", names[0]), metrics_url)
+    return Studio(
+        url=url,
+        key=key,
+        model=os.environ.get("E2E_MODEL", names[0]),
+        generation_metrics_url=None if process is None or process.one_process else metrics_url,
+    )

@@ -11,15 +11,10 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "hunmin_tokenizer.json", "special_tokens_map.json")
-
 
 def main(tokenizer_folder: Path, out: Path) -> None:
     """Write the model."""
-    out.mkdir(parents=True)
-    for name in TOKENIZER_FILES:
-        if (tokenizer_folder / name).exists():
-            shutil.copy(tokenizer_folder / name, out / name)
+    shutil.copytree(tokenizer_folder, out)
     vocabulary = json.loads((out / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=-(-len(vocabulary) // 64) * 64, n_positions=512, n_embd=64, n_layer=4, n_head=4)

@@ -1,0 +1,36 @@
+"""The first requests of README.md, run as they are written: only the address and the key are this studio's."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+ADDRESS = re.compile(r"http://(?:localhost|127\.0\.0\.1):8080")
+KEY = re.compile(r"hm_[0-9A-Za-z_…]+|\$\{?(?:HUNMIN_)?(?:API_)?KEY\}?|YOUR_KEY")
+LANGUAGES = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+
+
+@pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
+@pytest.mark.parametrize("process", ["one-process"], indirect=True)
+def test_its_requests_work_as_written(studio):
+    requests = [(kind, code) for kind, code in _blocks(README.read_text(encoding="utf-8")) if _is_request(code)]
+    assert {kind for kind, _ in requests} == {"bash", "python"}
+    for kind, code in requests:
+        ours = KEY.sub(studio.key, ADDRESS.sub(studio.url, code))
+        environ = os.environ | {"PYTHONUTF8": "1"}
+        done = subprocess.run([*LANGUAGES[kind], ours], env=environ, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+        assert '"error"' not in done.stdout, done.stdout
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^```(bash|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def _is_request(code: str) -> bool:
+    return bool(ADDRESS.search(code)) and ("curl " in code or "openai" in code)
