@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> None:
     model = GPT2LMHeadModel(GPT2Config.from_pretrained(args.run_folder))
     state = torch.load(args.run_folder / "checkpoint.pt", weights_only=True)
     model.load_state_dict(state["model"])
+    model.config.use_cache = True
     model.bfloat16().save_pretrained(args.out)
     if args.tokenizer.resolve() != args.out.resolve():
         shutil.copytree(args.tokenizer, args.out, dirs_exist_ok=True)
