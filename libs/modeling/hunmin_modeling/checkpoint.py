@@ -38,6 +38,7 @@ class Checkpoint:
     vocab_size: int
     end_ids: frozenset[int]
     created: int
+    parameters: int
 
     @property
     def config(self) -> PretrainedConfig:
@@ -68,6 +69,7 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32) -> Chec
     config = _config(folder)
     files = _weight_files(folder)
     model = _model(folder, config, dtype)
+    parameters = model.num_parameters()  # packed weights are no longer counted
     pack_linears(model)
     return Checkpoint(
         model=model,
@@ -77,6 +79,7 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32) -> Chec
         vocab_size=config.vocab_size,
         end_ids=_end_ids(model),
         created=int(max(file.stat().st_mtime for file in files)),
+        parameters=parameters,
     )
 
 

@@ -56,6 +56,7 @@ class TestServed:
     def test_says_what_it_is(self, tmp_path: Path) -> None:
         checkpoint = load_checkpoint(save_tiny_checkpoint(tmp_path, "llama", context_length=64))
         assert checkpoint.architecture == "LlamaForCausalLM"
+        assert checkpoint.parameters == tiny_model("llama", context_length=64).num_parameters()
         assert (checkpoint.context_length, checkpoint.vocab_size, checkpoint.end_ids) == (64, 97, {0})
         assert kv_bytes_per_token(checkpoint.config, checkpoint.dtype) == 2 * 2 * 2 * 8 * 4
 

@@ -1,6 +1,7 @@
 """The models that this service serves, by name: each a checkpoint, its tokenizer and an engine. It knows no HTTP."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,16 +19,17 @@ from hunmin_generation.engine.engine import Engine, EngineLimits
 from hunmin_generation.engine.request import EngineRequest, Event
 from hunmin_generation.engine.thread import EngineThread
 
+_PARAMETERS_PER_THREAD = 25_000_000
 _THREAD_FROM = 2_000  # characters from which a prompt is encoded in a thread: about a millisecond's work
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLimits:
-    """How a model is run: `threads` compute, `max_queue` completions may wait beside those that run."""
+    """How a model is run. `threads` None: as many as help; `max_queue` completions may wait beside those that run."""
 
     engine: EngineLimits
     dtype: torch.dtype
-    threads: int
+    threads: int | None
     max_queue: int
     max_prompt_characters: int
 
@@ -67,7 +69,12 @@ class Model:
             vocab_size=checkpoint.vocab_size,
             created=checkpoint.created,
         )
-        self.thread = EngineThread(self.engine, threads=limits.threads, max_queue=limits.max_queue, on_failure=failed)
+        self.thread = EngineThread(
+            self.engine,
+            threads=limits.threads or _useful_threads(checkpoint.parameters),
+            max_queue=limits.max_queue,
+            on_failure=failed,
+        )
         self._max_prompt_characters = limits.max_prompt_characters
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
@@ -105,6 +112,11 @@ class Model:
                 param="prompt",
             )
         return encode() if characters < _THREAD_FROM else await asyncio.to_thread(encode)
+
+
+def _useful_threads(parameters: int) -> int:
+    """Return one thread per core, but no more than the model feeds: a small one loses in meeting what it gains."""
+    return max(1, min(os.cpu_count() or 1, parameters // _PARAMETERS_PER_THREAD))
 
 
 class Models:

@@ -1,7 +1,6 @@
 """The composition root of the generation service: its settings, its models."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ class GenerationSettings(Settings):
     # In float32 a greedy completion is the same whoever shares its batch; bfloat16 is faster, and near ties may fall
     # either way.
     dtype: Literal["float32", "bfloat16"] = "float32"
-    threads: int | None = Field(default=None, ge=1)  # None: one per core
+    threads: int | None = Field(default=None, ge=1)  # None: one per core and 25M parameters
     max_batch_tokens: int = Field(default=512, ge=1)  # in one step, of prompts and completions
     max_running: int = Field(default=64, ge=1)  # completions computed at a time
     max_queue: int = Field(default=256, ge=0)  # completions waiting beside those
@@ -77,7 +76,7 @@ def _load(platform: Platform, settings: GenerationSettings) -> "Models":
             kv_bytes=settings.kv_bytes,
         ),
         dtype=getattr(torch, settings.dtype),
-        threads=settings.threads or os.cpu_count() or 1,
+        threads=settings.threads,
         max_queue=settings.max_queue,
         max_prompt_characters=settings.max_prompt_characters,
     )

@@ -121,15 +121,18 @@ class TestScores:
         assert chunk == ChunkEvent(index=0, text="", completion_tokens=0, finish_reason="length")
         assert usage == UsageEvent(prompt_tokens=5, completion_tokens=0)
 
-    def test_scores_survive_preemption(self, new_engine) -> None:
-        engine = new_engine(blocks=10, max_batch_tokens=4, max_running=4)
+    @pytest.mark.parametrize("head_start", [1, 19])  # preempted while it decodes, and in the middle of its prompt
+    def test_scores_survive_preemption(self, new_engine, head_start: int) -> None:
+        engine = new_engine(blocks=10, max_batch_tokens=2, max_running=2)
         scored = {"prompt": list(range(1, 13)), "max_tokens": 20, "echo": True, "logprobs": 0}
         alone = complete(new_engine(), **scored)
-        others = add(engine, max_tokens=30)
+        older = add(engine, max_tokens=30)
+        for _ in range(head_start):
+            engine.step()
         events = add(engine, **scored)
         run(engine)
         assert engine.scheduler.preemptions > 0
-        assert isinstance(others[-1], UsageEvent)
+        assert isinstance(older[-1], UsageEvent)
         assert text(events) == text(alone)
         found, expected = ([token.logprob for token in one[0].tokens[1:]] for one in (events, alone))
         assert found == pytest.approx(expected, abs=1e-4)
