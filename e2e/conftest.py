@@ -14,9 +14,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from studio_process import STARTER, StudioProcess, model_environ, new_key, studio_process
-
-MODES = ["one-process", "process-per-service"]
+from studio_process import MODES, STARTER, StudioProcess, model_environ, new_key, studio_process
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def process(
     made = StudioProcess(
         tmp_path_factory.mktemp(request.param),
         new_key(),
-        one_process=request.param == "one-process",
+        one_process=request.param == MODES[0],
         environ=model_environ(model_folder),
     )
     with studio_process(made):

@@ -20,6 +20,7 @@ import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STARTER = REPOSITORY / "training" / "models" / "starter"
+MODES = ("one-process", "process-per-service")
 SERVICES = ("tokenizer", "generation", "gateway")  # in the order of their needs
 START_TIMEOUT_S = 90  # a first start on a busy machine makes a database and loads a model
 STOP_TIMEOUT_S = 45

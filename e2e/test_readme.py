@@ -7,21 +7,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from studio_process import MODES
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 ADDRESS = re.compile(r"http://(?:localhost|127\.0\.0\.1):8080")
-KEY = re.compile(r"hm_[0-9A-Za-z_…]+|\$\{?(?:HUNMIN_)?(?:API_)?KEY\}?|YOUR_KEY")
+SHOWN_KEY = re.compile(r"hm_[0-9A-Za-z_…]+")
+EXPORT = re.compile(r"export (\w+)=hm_")
 LANGUAGES = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 
 @pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
-@pytest.mark.parametrize("process", ["one-process"], indirect=True)
+@pytest.mark.parametrize("process", MODES[:1], indirect=True)
 def test_its_requests_work_as_written(studio):
     requests = [(kind, code) for kind, code in _blocks(README.read_text(encoding="utf-8")) if _is_request(code)]
     assert {kind for kind, _ in requests} == {"bash", "python"}
+    exported = {name: studio.key for _, code in requests for name in EXPORT.findall(code)}
     for kind, code in requests:
-        ours = KEY.sub(studio.key, ADDRESS.sub(studio.url, code))
-        environ = os.environ | {"PYTHONUTF8": "1"}
+        ours = SHOWN_KEY.sub(studio.key, ADDRESS.sub(studio.url, code))
+        environ = os.environ | exported | {"PYTHONUTF8": "1"}
         done = subprocess.run([*LANGUAGES[kind], ours], env=environ, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
