@@ -123,6 +123,8 @@ class TestRequest:
             {"temperature": "1"},
             {"top_p": 0},
             {"top_k": -1},
+            {"top_k": 2**31},
+            {"model": "a\0b"},
             {"repetition_penalty": 0},
             {"logprobs": 21},
             {"logprobs": True},

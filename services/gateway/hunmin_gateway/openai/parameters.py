@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 MAX_CHOICES = 16  # per prompt; the bound of GenerateRequest.n
 MAX_LOGPROBS = 20
 MAX_STOPS = 4
+NAME = r"^[^\x00-\x1f\x7f]*$"  # no control characters: a name is stored and logged
 
 Ignored = Annotated[Any, Field(description="Accepted, without effect.")]
 
@@ -60,7 +61,7 @@ Stop = Annotated[list[str], Field(max_length=MAX_STOPS)]
 class Parameters(PublicSchema):
     """Parameters common to completions and chat completions. Null means the default."""
 
-    model: str = Field(min_length=1, max_length=200, description="A name from `GET /v1/models`.")
+    model: str = Field(min_length=1, max_length=200, pattern=NAME, description="A name from `GET /v1/models`.")
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES, description="Choices per prompt; 1 unless given.")
     stop: Annotated[str | Stop | None, said(f"a string or a list of at most {MAX_STOPS} strings")] = Field(
         default=None, description="Strings that end a choice; they are not part of its text."
@@ -72,7 +73,9 @@ class Parameters(PublicSchema):
     top_p: float | None = Field(default=None, gt=0, le=1)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    top_k: int | None = Field(default=None, ge=0, description="Ours: sample among the k likeliest tokens; 0 is all.")
+    top_k: int | None = Field(
+        default=None, ge=0, lt=2**31, description="Ours: sample among the k likeliest tokens; 0 is all."
+    )
     repetition_penalty: float | None = Field(default=None, gt=0, le=10, description="Ours: as in CTRL; 1 is none.")
 
     user: Ignored = None
