@@ -12,7 +12,7 @@ from hunmin_kit.web import Client
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing
 from hunmin_gateway.keys.text import visible_prefix
 
-ANOTHER_KEY = "python -m hunmin_gateway.keys create NAME"
+ANOTHER_KEY = "make key, or python -m hunmin_gateway.keys create NAME"
 
 
 class Welcome:

@@ -25,7 +25,8 @@ def load_pepper(path: Path, *, configured: str | None, keys_exist: bool) -> byte
     path.parent.mkdir(parents=True, exist_ok=True)
     pepper = secrets.token_urlsafe(32).encode()
     unfinished = path.with_suffix(".new")  # a crash while writing must not leave a half-written secret under the name
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(pepper)
     unfinished.replace(path)
     return pepper

@@ -13,12 +13,14 @@ from starlette.responses import Response
 
 from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
 from hunmin_gateway.exchange import Exchange
-from hunmin_gateway.openai.answer import answer_streamed, answer_whole
+from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.openai.answer import PieceT, Writer, answer_streamed, answer_whole
 from hunmin_gateway.openai.chat import ChatCompletion, ChatCompletionRequest, ChatWriter
 from hunmin_gateway.openai.completion import Completion, CompletionRequest, CompletionWriter
 from hunmin_gateway.openai.errors import ErrorBody
 from hunmin_gateway.openai.head import Head
-from hunmin_gateway.parts import PartsDep
+from hunmin_gateway.openai.parameters import Parameters
+from hunmin_gateway.parts import Parts, PartsDep
 
 router = APIRouter(
     prefix="/v1",
@@ -35,20 +37,27 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 @router.post("/completions", response_model=Completion, responses=_STREAM, summary="Complete a text")
 async def complete(body: CompletionRequest, caller: CallerDep, parts: PartsDep) -> Response:
     """Continue each prompt. With `stream=true` the answer is server-sent events that end with `data: [DONE]`."""
-    request_id = current_request_id()
-    writer = CompletionWriter(body, Head.of("cmpl", request_id, created=int(time.time()), model=body.model))
-    exchange = Exchange(request_id, caller, "/v1/completions", body.model, body.generate_requests())
-    if body.stream:
-        return answer_streamed(parts.pipeline, exchange, writer, include_usage=body.wants_usage_chunk)
-    return await answer_whole(parts.pipeline, exchange, writer)
+    return await _answer("/v1/completions", body, CompletionWriter(body, _head("cmpl", body)), caller, parts)
 
 
 @router.post("/chat/completions", response_model=ChatCompletion, responses=_STREAM, summary="Answer a chat")
 async def chat(body: ChatCompletionRequest, caller: CallerDep, parts: PartsDep) -> Response:
     """Write the assistant's next turn. With `stream=true` the answer is server-sent events, as for completions."""
-    request_id = current_request_id()
-    writer = ChatWriter(body, Head.of("chatcmpl", request_id, created=int(time.time()), model=body.model))
-    exchange = Exchange(request_id, caller, "/v1/chat/completions", body.model, body.generate_requests())
+    return await _answer("/v1/chat/completions", body, ChatWriter(body, _head("chatcmpl", body)), caller, parts)
+
+
+def _head(prefix: str, body: Parameters) -> Head:
+    return Head.of(prefix, current_request_id(), created=int(time.time()), model=body.model)
+
+
+async def _answer(
+    endpoint: str,
+    body: CompletionRequest | ChatCompletionRequest,
+    writer: Writer[PieceT],
+    caller: Caller,
+    parts: Parts,
+) -> Response:
+    exchange = Exchange(current_request_id(), caller, endpoint, body.model, body.generate_requests())
     if body.stream:
         return answer_streamed(parts.pipeline, exchange, writer, include_usage=body.wants_usage_chunk)
     return await answer_whole(parts.pipeline, exchange, writer)
