@@ -216,7 +216,7 @@ def run(args: argparse.Namespace) -> None:
     metrics = Metrics(args.out / "metrics.jsonl", from_step=start)
     compute_loss = torch.compile(loss_of) if args.compile else loss_of
     step_tokens = args.batch * args.context
-    began, losses, done = time.perf_counter(), [], start
+    began, losses, done, logged = time.perf_counter(), [], start, start
 
     for step in steps_until_signal(start, min(args.stop_at or args.steps, args.steps)):
         batch = rows.at(step)
@@ -230,11 +230,11 @@ def run(args: argparse.Namespace) -> None:
         done = step + 1
         if done % args.log_every == 0:
             seconds = time.perf_counter() - began
-            speed = args.log_every * step_tokens / seconds
-            mean = math.fsum(losses) / args.log_every
-            metrics.write(step=done, tokens=done * step_tokens, loss=mean, tokens_per_s=speed,
+            since = done - logged  # less than log_every right after a start
+            metrics.write(step=done, tokens=done * step_tokens,
+                          loss=math.fsum(losses) / since, tokens_per_s=since * step_tokens / seconds,
                           lr=args.lr * schedule.factor(step), grad_norm=norm.item())  # fmt: skip
-            began, losses = time.perf_counter(), []
+            began, losses, logged = time.perf_counter(), [], done
         if done % args.eval_every == 0 or done == args.steps:
             metrics.write(step=done, tokens=done * step_tokens, bits_per_byte=bits_per_byte(model, tokenizer, held_out))
             began = time.perf_counter()

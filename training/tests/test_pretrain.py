@@ -58,6 +58,14 @@ def test_a_resumed_run_has_the_losses_of_an_undisturbed_one(folders: Path, tmp_p
     assert resumed == whole
 
 
+def test_the_first_line_after_a_start_is_a_mean_of_the_steps_it_covers(folders: Path, tmp_path: Path) -> None:
+    single = losses(train_until(folders, tmp_path / "single"))
+    train_until(folders, tmp_path / "resumed", log_every=2, stop_at=3)
+    resumed = losses(train_until(folders, tmp_path / "resumed", log_every=2))
+    assert resumed[4] == pytest.approx(single[4])
+    assert resumed[6] == pytest.approx((single[5] + single[6]) / 2)
+
+
 def test_steps_logged_after_the_last_checkpoint_are_logged_once(folders: Path, tmp_path: Path) -> None:
     train_until(folders, tmp_path, stop_at=3)
     with (tmp_path / "metrics.jsonl").open("a") as file:
