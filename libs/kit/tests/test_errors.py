@@ -91,6 +91,7 @@ async def test_served_endpoint_names_it_too(
         b'{"prompt": "x", "anything": "\\udc00\\ud800"}',
         b'{"prompt": "x", "\\ud83d": 1}',
         b'{"text": "\\ud800"}',
+        b'{"text": "\xed\xa0\x80"}',
         b'{"text": "x", "\\ud83d": 1}',
     ],
 )
@@ -102,7 +103,15 @@ async def test_body_that_is_no_json_text_is_the_callers_fault(
     assert reply.json()["code"] in {"invalid_request", "invalid_parameter", "unknown_parameter"}
 
 
-@pytest.mark.parametrize("text", ["NaN", "Infinity", "\\ud83d\\ude00", "a \x00 b", "\U0001f600", "\\\\ud800"])
+@pytest.mark.parametrize("body", [b"[" * 20_000, b'{"text": ' + b"9" * 5000 + b"}", b'{"text": "\xff"}'])
+async def test_body_that_python_cannot_read_is_told_what_it_may_be(front_http: httpx.AsyncClient, body: bytes) -> None:
+    reply = await front_http.post("/native", content=body, headers=JSON)
+    assert "nested too deeply" in reply.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "Infinity", "\\ud83d\\ude00", "a \x00 b", "\U0001f600", "\\\\ud800", "\ud7ff\ue000"]
+)
 async def test_text_that_only_looks_suspicious_passes(front_http: httpx.AsyncClient, text: str) -> None:
     body = '{"text": "' + text.replace("\x00", "\\u0000") + '"}'
     reply = await front_http.post("/v1/relay", content=body, headers=JSON)

@@ -25,7 +25,8 @@ ERROR_KEY = "hunmin.error"  # in the ASGI scope: the code of the error that was 
 CLIENT_LEFT = 499  # nginx's number for it; never sent, only counted
 
 _log = structlog.get_logger()
-_SUSPICIOUS_JSON = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|\x00")
+# The last but one: a surrogate in the bytes that UTF-8 would give it, which Python's JSON reader decodes.
+_SUSPICIOUS_JSON = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|\xed[\xa0-\xbf]|\x00")
 
 
 class ClientLeft(Exception):

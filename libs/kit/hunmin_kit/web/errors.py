@@ -102,6 +102,8 @@ def _code_of(status: int) -> ErrorCode:
 
 
 def _message_of(error: HTTPException) -> str:
+    if error.status_code == 400:  # FastAPI's word for a body that made the JSON reader give up
+        return "The body cannot be read: it is not UTF-8, is nested too deeply, or holds an endless number. Correct it."
     if error.status_code == 404:
         return "There is nothing at this path. Check the URL."
     if error.status_code == 405:
