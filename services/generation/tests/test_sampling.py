@@ -56,6 +56,10 @@ class TestDistribution:
         assert frequencies(LOGITS, Sampling(top_k=2, top_p=pair[0].item() - 0.01), count=200)[0] == 1
         assert frequencies(LOGITS, Sampling(top_k=2, top_p=pair[0].item() + 0.01), count=200)[1] > 0
 
+    @pytest.mark.parametrize("top_k", [0, 3])
+    def test_a_tiny_temperature_is_greedy(self, top_k: int) -> None:
+        assert frequencies(LOGITS, Sampling(temperature=1e-40, top_k=top_k), count=100)[0] == 1
+
     @pytest.mark.parametrize("top_k", [0, 300, 2000])
     def test_a_flat_distribution_needs_more_than_the_first_candidates(self, top_k: int) -> None:
         logits = torch.linspace(1, 0, 1000)

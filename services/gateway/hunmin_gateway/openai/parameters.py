@@ -76,7 +76,7 @@ class Parameters(PublicSchema):
     top_k: int | None = Field(
         default=None, ge=0, lt=2**31, description="Ours: sample among the k likeliest tokens; 0 is all."
     )
-    repetition_penalty: float | None = Field(default=None, gt=0, le=10, description="Ours: as in CTRL; 1 is none.")
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=10, description="Ours: as in CTRL; 1 is none.")
 
     user: Ignored = None
     logit_bias: Annotated[None, only({})] = None

@@ -16,6 +16,8 @@ from hunmin_generation.engine.sequence import Sequence
 
 # Candidates that are looked at before the whole vocabulary is sorted.
 _NARROW = 256
+# Below it float32 overflows, and at it only the likeliest token is ever drawn.
+_COLDEST = 1e-6
 _SCORE_ROWS = 64  # rows whose log-softmax is held at a time, in float32
 
 
@@ -121,7 +123,7 @@ def _elaborate(scores: Tensor, draws: Rows[Draw]) -> list[int]:
     cut = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0 and draw.is_cut]
     for rows, pick in ((plain, _draw), (cut, _draw_cut)):
         if rows:
-            heat = torch.tensor([draws[row].sampling.temperature for row in rows], dtype=torch.float32)
+            heat = torch.tensor([max(draws[row].sampling.temperature, _COLDEST) for row in rows], dtype=torch.float32)
             warm = scores[rows] / heat[:, None]
             for row, token in zip(rows, pick(warm, [draws[row] for row in rows]), strict=True):
                 tokens[row] = token
