@@ -93,6 +93,13 @@ async def test_more_than_the_queue_holds_is_refused_until_there_is_room(new_engi
         assert await text(thread, request(3))
 
 
+async def test_more_choices_than_the_queue_ever_holds_are_no_matter_of_time(new_engine) -> None:
+    async with started(new_engine(max_running=2), max_queue=2) as thread:
+        with pytest.raises(HunminError) as refused:
+            await anext(thread.generate(request(1, n=5)))
+    assert (refused.value.code, refused.value.details) == (ErrorCode.INVALID_PARAMETER, {"param": "n"})
+
+
 async def test_a_request_that_never_fits_is_refused_before_its_first_event(new_engine) -> None:
     async with started(new_engine()) as thread:
         with pytest.raises(HunminError) as refused:

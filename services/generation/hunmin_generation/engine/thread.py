@@ -73,6 +73,13 @@ class EngineThread:
         self.engine.max_tokens(request)
         if not self.is_alive:
             raise _closing()
+        if request.n > self._max_accepted:
+            raise HunminError(
+                ErrorCode.INVALID_PARAMETER,
+                f"The model takes {self._max_accepted} completions at a time, and this request asks for {request.n}. "
+                "Ask for less.",
+                param="n",
+            )
         if self._accepted + request.n > self._max_accepted:
             raise HunminError(
                 ErrorCode.OVERLOADED,
