@@ -133,7 +133,10 @@ class TestList:
         [
             ({"cursor": "x"}, "cursor"),
             ({"cursor": "2026-01-01T00:00:00_1"}, "cursor"),
+            ({"cursor": "0001-01-01T00:00:00+14:00_1"}, "cursor"),
             ({"limit": "0"}, "limit"),
+            ({"since": "0001-01-01T00:00:00+14:00"}, "since"),
+            ({"until": "9999-12-31T23:59:59-14:00"}, "until"),
             ({"since": "yesterday"}, "since"),
             ({"since": "2026-01-01T00:00:00"}, "since"),
             ({"typo": "1"}, "typo"),

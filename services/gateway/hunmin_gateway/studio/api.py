@@ -1,6 +1,6 @@
 """The routes of the Studio dialect: tokenizers, and the caller's own usage."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -24,7 +24,7 @@ from hunmin_contracts.tokenization import (
     TokenizerList,
 )
 from hunmin_kit.data import SessionDep
-from pydantic import AwareDatetime, BaseModel, TypeAdapter
+from pydantic import AfterValidator, AwareDatetime, BaseModel, TypeAdapter
 
 from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
 from hunmin_gateway.parts import PartsDep
@@ -41,7 +41,17 @@ router = APIRouter(
 )
 
 MAX_PAGE = 200
-_MOMENT = TypeAdapter(AwareDatetime)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies before the year 1 or after 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+_MOMENT = TypeAdapter[datetime](Moment)
 
 
 class TextBody(Schema):
@@ -97,8 +107,8 @@ class UsageQuery(Schema):
 
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
     cursor: str | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class UsageRow(BaseModel):
