@@ -126,6 +126,7 @@ class TestRequest:
             {"top_k": 2**31},
             {"model": "a\0b"},
             {"repetition_penalty": 0},
+            {"repetition_penalty": 1e-39},
             {"logprobs": 21},
             {"logprobs": True},
             {"seed": 2**63},
@@ -136,6 +137,7 @@ class TestRequest:
             {"prompt": [[]]},
             {"prompt": [1, "가"]},
             {"prompt": [-1]},
+            {"n": 3, "prompt": ["가"] * 43},
             {"prompt": [True]},
             {"prompt": {"text": "가"}},
             {"stream_options": {"include_usage": True}},
@@ -249,6 +251,16 @@ class TestAnswer:
         assert logprobs.top_logprobs == [None, {"나": -3.0}, {"y": -2.0}]
         assert logprobs.text_offset == [0, 1, 2]
         assert completion.choices[0].finish_reason == "length"
+
+    def test_a_character_that_the_prompt_leaves_unfinished_ends_with_it(self):
+        choice = answer(
+            request(echo=True, logprobs=0),
+            (0, PromptEvent(prompt_tokens=1, text="\ufffd", tokens=[token(EWE[:2], None)])),
+            (0, ChunkEvent(index=0, text="\ufffd", completion_tokens=1, tokens=[token(EWE[2:], -1.0)])),
+            (0, ChunkEvent(index=0, text="b", completion_tokens=2, tokens=[token(b"b", -1.0)], finish_reason="length")),
+        ).choices[0]
+        assert choice.logprobs is not None
+        assert (choice.text, choice.logprobs.text_offset) == ("\ufffd\ufffdb", [0, 1, 2])
 
     def test_without_echo_the_prompt_event_adds_nothing(self):
         writer = CompletionWriter(request(), HEAD)

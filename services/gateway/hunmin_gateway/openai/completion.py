@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from hunmin_contracts.generation import ChunkEvent, GenerateRequest, PromptEvent, TokenLogprob, TopToken
 from pydantic import BaseModel, Field
+from pydantic import field_validator as validates
+from pydantic_core import PydanticCustomError
 
 from hunmin_gateway.exchange import Event
 from hunmin_gateway.openai.head import Head, Usage
@@ -14,6 +16,7 @@ from hunmin_gateway.openai.pieces import absent, by_index
 from hunmin_gateway.openai.utf8 import CharacterCount, printable
 
 MAX_PROMPTS = 128
+MAX_COMPLETIONS = 128  # of all prompts: more than a model may queue would be "too much at present" for ever
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -37,6 +40,19 @@ class CompletionRequest(Parameters):
 
     best_of: Annotated[None, only(1)] = None
     suffix: Annotated[None, only("")] = None
+
+    @validates("prompt", mode="after")
+    @classmethod
+    def _is_no_flood(cls, prompt: Prompt, info: Any) -> Prompt:
+        is_list = isinstance(prompt, list) and not isinstance(prompt[0], int)
+        count = (len(prompt) if is_list and prompt is not None else 1) * (info.data.get("n") or 1)
+        if count > MAX_COMPLETIONS:
+            raise PydanticCustomError(
+                "invalid_value",
+                "with n choices each these are {count} completions; at most {most} are made in one request",
+                {"count": count, "most": MAX_COMPLETIONS},
+            )
+        return prompt
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts one by one, in order."""
@@ -107,6 +123,7 @@ class CompletionWriter:
         if isinstance(event, PromptEvent) and self._request.echo:
             for index in range(first, first + self._request.choices):
                 yield Choice(index=index, text=event.text or "", logprobs=self._logprobs(index, event.tokens))
+                self._count(index).end_text()  # the completion is decoded by itself
         elif isinstance(event, ChunkEvent):
             index = first + event.index
             logprobs = self._logprobs(index, event.tokens)
@@ -123,13 +140,16 @@ class CompletionWriter:
     def _logprobs(self, index: int, tokens: list[TokenLogprob]) -> Logprobs | None:
         if self._request.logprobs is None:
             return None
-        count = self._counts.setdefault(index, CharacterCount())
+        count = self._count(index)
         return Logprobs(
             tokens=[printable(token) for token in tokens],
             token_logprobs=[token.logprob for token in tokens],
             top_logprobs=[_top(token) for token in tokens] if self._request.logprobs else None,
             text_offset=[count.advance(token) for token in tokens],
         )
+
+    def _count(self, index: int) -> CharacterCount:
+        return self._counts.setdefault(index, CharacterCount())
 
 
 def _top(token: TokenLogprob) -> dict[str, float] | None:

@@ -27,3 +27,7 @@ class CharacterCount:
         offset = self._characters
         self._characters += len(self._decoder.decode(bytes(token.bytes)))
         return offset
+
+    def end_text(self) -> None:
+        """End a text within the count: what follows finishes no character of it."""
+        self._characters += len(self._decoder.decode(b"", final=True))
