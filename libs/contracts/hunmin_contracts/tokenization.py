@@ -7,7 +7,7 @@ from pydantic import Field
 from hunmin_contracts.endpoint import Endpoint
 from hunmin_contracts.schema import Empty, Schema
 
-TokenId = Annotated[int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0, strict=True)]
 Span = tuple[int, int]
 
 
