@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import psutil
 import pytest
+from hunmin_contracts.errors import HunminError
 from hunmin_kit.data.embedded import EmbeddedPostgres
 from kit_sample.command import Command
 
@@ -161,3 +162,21 @@ async def test_path_too_long_for_a_socket_works_too(deep_folder: Path) -> None:
     async with EmbeddedPostgres(deep_folder).running() as url:
         assert await answer(url) == 1
         assert str(deep_folder) not in url
+
+
+async def test_path_of_korean_letters_and_spaces_works_too(tmp_path: Path) -> None:
+    async with EmbeddedPostgres(tmp_path / "한글 폴더" / "postgres").running() as url:
+        assert await answer(url)
+
+
+@pytest.mark.parametrize("name", ["it's", 'quo"te', "co,mma", "$(dollar)", "back`tick", "back\\slash", "new\nline"])
+def test_path_that_postgresql_cannot_take_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(HunminError, match=r"the path holds .*HUNMIN_HOME"):
+        EmbeddedPostgres(tmp_path / name).enter()
+    assert not (tmp_path / name).exists()
+
+
+def test_folder_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HunminError, match=r"file/postgres cannot be written: Not a directory\. Set HUNMIN_HOME"):
+        EmbeddedPostgres(tmp_path / "file" / "postgres").enter()

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -34,6 +35,8 @@ _STOP_TIMEOUT_S = 30
 _POLL_S = 0.1
 _WATCH_S = 0.5
 _ORPHANS_TIMEOUT_S = 5
+_AWKWARD = re.compile(r"""['"$`\\,\x00-\x1f]""")
+_CHOOSE_HOME = "Set HUNMIN_HOME to another folder."
 _log = structlog.get_logger()
 
 
@@ -68,10 +71,24 @@ class EmbeddedPostgres:
 
     def enter(self) -> None:
         """Count this process as a user, and return when the server answers."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._users = os.open(self._folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._check_path()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._users = os.open(self._folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise HunminError(
+                ErrorCode.CONFLICT, f"{self._folder} cannot be written: {error.strerror}. {_CHOOSE_HOME}"
+            ) from error
         fcntl.flock(self._users, fcntl.LOCK_SH)  # waits while a last user is stopping the server
         self.ensure_running()
+
+    def _check_path(self) -> None:
+        # pg_ctl quotes it for a shell, and the server takes it apart at commas.
+        if found := _AWKWARD.search(str(self._folder)):
+            raise HunminError(
+                ErrorCode.CONFLICT,
+                f"PostgreSQL cannot work in {self._folder}: the path holds {found[0]!r}. {_CHOOSE_HOME}",
+            )
 
     def leave(self) -> None:
         """Stop the server if this process was its last user."""
