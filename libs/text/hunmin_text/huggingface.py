@@ -66,7 +66,8 @@ def load(folder: Path, *, name: str) -> HuggingFaceTokenizer:
     if not path.is_file():
         raise HunminError(
             ErrorCode.NOT_FOUND,
-            f"{path} does not exist. Name a folder with a tokenizer.json (a `fast` tokenizer saved by transformers).",
+            f"{path.absolute()} does not exist. "
+            "Name a folder with a tokenizer.json (a `fast` tokenizer saved by transformers).",
         )
     source = path.read_text(encoding="utf-8")
     side = {file: _read_json(folder / file) for file in _SIDE_FILES if (folder / file).is_file()}

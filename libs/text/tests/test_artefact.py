@@ -106,6 +106,12 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     assert caught.value.code is ErrorCode.NOT_FOUND
 
 
+def test_a_relative_folder_is_named_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HunminError, match=f"^{tmp_path}/none/tokenizer"):
+        load(Path("none"))
+
+
 def test_a_vocabulary_smaller_than_the_bytes_is_refused() -> None:
     with pytest.raises(HunminError, match="at least 258"):
         train(Method.MORPHEME, SENTENCES, vocab_size=257)
