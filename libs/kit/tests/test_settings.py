@@ -88,6 +88,7 @@ def test_ill_typed_variable_is_named_and_its_value_is_not(variable: str, value: 
     message = refusal({variable: value})
     assert variable in message
     assert "is not valid" in message
+    assert "value error" not in message
     assert value not in message
 
 

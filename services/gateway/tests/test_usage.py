@@ -146,6 +146,7 @@ class TestList:
         response = await studio.http.get("/studio/v1/usage", params=query)
         problem = response.json()
         assert (response.status_code, problem["details"]["param"]) == (400, param)
+        assert "Value error" not in problem["detail"]
         assert response.headers["content-type"] == "application/problem+json"
 
     async def test_shows_an_account_its_own_rows_alone(self, studio):

@@ -113,7 +113,8 @@ def load_settings(kind: type[_AnyT], prefix: str, environ: Mapping[str, str]) ->
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         variable = prefix + "_".join(str(part) for part in first["loc"][:1]).upper()
-        raise StartError(f"{variable} is not valid: {first['msg'][0].lower()}{first['msg'][1:]}.") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise StartError(f"{variable} is not valid: {message[0].lower()}{message[1:]}.") from None
     except SettingsError as error:
         field = _FIELD_IN_MESSAGE.search(str(error))
         variable = prefix + (field[1].upper() if field else "…")

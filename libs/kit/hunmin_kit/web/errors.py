@@ -65,7 +65,7 @@ def invalid_request(errors: Sequence[Any], body: Any) -> HunminError:
     paths = [_path(item, body) for item in errors]
     found = zip(paths, errors, strict=True)
     path, item = max((pair for pair in found if pair[0][:1] == paths[0][:1]), key=lambda pair: len(pair[0]))
-    kind, message = item["type"], str(item["msg"])
+    kind, message = item["type"], str(item["msg"]).removeprefix("Value error, ")
     if kind == "json_invalid":
         return HunminError(ErrorCode.INVALID_REQUEST, "The body is not valid JSON. Correct it and send it again.")
     if not path:
