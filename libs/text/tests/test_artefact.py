@@ -108,7 +108,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_a_relative_folder_is_named_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(HunminError, match=f"^{tmp_path}/none/tokenizer"):
+    with pytest.raises(HunminError, match=f" {tmp_path}/none/tokenizer"):
         load(Path("none"))
 
 
