@@ -73,3 +73,9 @@ class TestPepper:
         with pytest.raises(HunminError, match="HUNMIN_GATEWAY_KEY_PEPPER") as refusal:
             load_pepper(tmp_path / "key_pepper", configured=None, keys_exist=True)
         assert refusal.value.code is ErrorCode.CONFLICT
+
+    def test_that_cannot_be_written_names_the_way_out(self, tmp_path):
+        (tmp_path / "home").write_text("a file, not a folder")
+        with pytest.raises(HunminError, match="HUNMIN_HOME") as refusal:
+            load_pepper(tmp_path / "home" / "gateway" / "key_pepper", configured=None, keys_exist=False)
+        assert refusal.value.code is ErrorCode.UNAVAILABLE
