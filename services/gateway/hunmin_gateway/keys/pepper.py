@@ -28,8 +28,8 @@ def load_pepper(path: Path, *, configured: str | None, keys_exist: bool) -> byte
     except OSError as error:
         raise HunminError(
             ErrorCode.UNAVAILABLE,
-            f"{path}, the secret that API keys are hashed under, cannot be written: {error.strerror}. Set HUNMIN_HOME to "
-            "a folder that can be written, or HUNMIN_GATEWAY_KEY_PEPPER to a secret of your own.",
+            f"{path}, the secret that API keys are hashed under, cannot be written: {error.strerror}. "
+            "Set HUNMIN_HOME to a folder that can be written, or HUNMIN_GATEWAY_KEY_PEPPER to a secret of your own.",
         ) from error
 
 
