@@ -42,6 +42,7 @@ class Letters:
     """A vocabulary in which each token is a letter: the tokenizer is not what is measured."""
 
     vocab_size = SHAPE.vocab_size
+    eos_id = 0
 
     class Decoder:
         """Letters need nothing held back."""
