@@ -46,8 +46,8 @@ def verdict(figures: dict[str, Any]) -> str:
     tuned, characters = figures["nsmc_p_tuned"], figures["nsmc_characters"]
     if tuned > characters:
         return (
-            f"The soft prompt is ahead of the character baseline by {100 * (tuned - characters):.2f} points; the standard "
-            "error of each figure is 0.9 points."
+            f"The soft prompt is ahead of the character baseline by {100 * (tuned - characters):.2f} points; the "
+            "standard error of each figure is 0.9 points."
         )
     return (
         f"**The aim is not reached**: the soft prompt stays {100 * (characters - tuned):.2f} points behind the "
