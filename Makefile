@@ -42,7 +42,7 @@ test: setup ## set everything up and run all tests
 
 test-data: setup ## the tests that need real data: HUNMIN_DATA=folder make test-data
 	@test -n "$${HUNMIN_DATA:-}" || { echo "set HUNMIN_DATA to the folder that holds text/ and nsmc/"; exit 2; }
-	@$(BIN)/pytest libs/text/tests -m data
+	@$(BIN)/pytest libs/text/tests/test_data.py libs/text/tests/test_morpheme_boundaries.py
 
 lint: setup ## check style, types, direction of dependency and size
 	@$(BIN)/ruff check $(SOURCES)
