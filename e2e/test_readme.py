@@ -16,7 +16,6 @@ EXPORT = re.compile(r"export (\w+)=hm_")
 LANGUAGES = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 
-@pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
 @pytest.mark.parametrize("process", MODES[:1], indirect=True)
 def test_its_requests_work_as_written(studio):
     requests = [(kind, code) for kind, code in _blocks(README.read_text(encoding="utf-8")) if _is_request(code)]
