@@ -152,7 +152,7 @@ def compare(
                 for side in sides:
                     speeds[side].append(sum(load.tokens for load in loads) / seconds[side])
             ours, theirs = (statistics.median(speeds[side]) for side in sides)
-            name = f"decode_{count}_requests" if dtype == torch.float32 else f"decode_{count}_requests_bfloat16"
+            name = f"decode_{count}_requests" if dtype == torch.bfloat16 else f"decode_{count}_requests_float32"
             metrics[name] = {
                 "ours": round(ours, 1),
                 "baseline": round(theirs, 1),
@@ -172,7 +172,7 @@ def main() -> None:
     """Run every comparison, print it, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--dtype", nargs="+", choices=["bfloat16", "float32"], default=["float32", "bfloat16"])
+    parser.add_argument("--dtype", nargs="+", choices=["bfloat16", "float32"], default=["bfloat16", "float32"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
