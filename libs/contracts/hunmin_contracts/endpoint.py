@@ -37,3 +37,16 @@ class StreamEndpoint(Generic[RequestT, EventT]):
     path: str
     request: type[RequestT]
     event: type[EventT]
+
+
+@dataclass(frozen=True)
+class UploadEndpoint(Generic[RequestT, ResponseT]):
+    """A call whose body is a file, `application/octet-stream`.
+
+    Every field of the request outside the path is in the query, a list or an object as JSON.
+    """
+
+    method: Method
+    path: str
+    request: type[RequestT]
+    response: type[ResponseT]

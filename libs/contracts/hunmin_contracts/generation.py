@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, RootModel
 
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
+from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Empty, Schema
 
 FinishReason = Literal["stop", "length"]
@@ -36,13 +37,16 @@ class Sampling(Schema):
 class GenerateRequest(Schema):
     """What to complete, and how.
 
-    The prompt is text, token ids, or chat messages (rendered with the model's own chat template). `n` completions are
+    `model` is a base model, or `name` or `name@version` of a soft prompt of the account; caches are shared within an
+    account only. The prompt is text, token ids, chat messages (rendered with the model's own chat template), or values
+    for the fields of the soft prompt's template, which a text fills alone if it has one field. `n` completions are
     sampled, number i with `seed + i`. `logprobs` k asks for the chosen token's log-probability and the k best ones.
     `max_tokens` null means as many as fit. `echo` returns the prompt too, with log-probabilities if asked for.
     """
 
+    account_id: AccountId
     model: str
-    prompt: str | list[Annotated[int, Field(ge=0)]] | list[Message]
+    prompt: str | list[Annotated[int, Field(ge=0)]] | list[Message] | dict[str, str]
     n: int = Field(default=1, ge=1, le=16)
     max_tokens: int | None = Field(default=None, ge=0)
     stop: list[Annotated[str, Field(min_length=1)]] = Field(default=[], max_length=16)
@@ -110,11 +114,67 @@ class GenerateEvent(RootModel[Annotated[PromptEvent | ChunkEvent | UsageEvent, F
     """One line of the stream."""
 
 
+class ScoreRequest(Schema):
+    """The log-likelihood of each continuation after the prompt.
+
+    A continuation is text (encoded by itself, as a completion's text would follow) or token ids. `model` and `prompt`
+    are those of GenerateRequest.
+    """
+
+    account_id: AccountId
+    model: str
+    prompt: str | list[Annotated[int, Field(ge=0)]] | list[Message] | dict[str, str]
+    continuations: list[
+        Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    ] = Field(min_length=1, max_length=128)
+
+
+class ContinuationScore(Schema):
+    """A continuation's log-likelihood in nats: the sum over its tokens, and the sum divided by their number."""
+
+    logprob: float
+    mean_logprob: float
+    tokens: list[TokenLogprob]
+
+
+class ScoreResponse(Schema):
+    """One score for each continuation, in order; the prompt counts once."""
+
+    scores: list[ContinuationScore]
+    prompt_tokens: int
+    continuation_tokens: int
+
+
+class EmbedRequest(Schema):
+    """Texts, or token ids, whose hidden states of the last layer are averaged over their tokens."""
+
+    account_id: AccountId
+    model: str
+    inputs: list[
+        Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    ] = Field(min_length=1, max_length=2048)
+
+
+class Embedding(Schema):
+    """One input's vector [d_model], scaled to length 1 (OpenAI's are), and how many tokens it has."""
+
+    vector: list[float]
+    tokens: int
+
+
+class EmbedResponse(Schema):
+    """One embedding for each input, in order."""
+
+    embeddings: list[Embedding]
+
+
 class ModelInfo(Schema):
     """A model that this service serves. `digest` is the sha256 of its weights; `created` is Unix time in seconds."""
 
     name: str
     digest: str
+    tokenizer_digest: str
+    d_model: int
     architecture: str
     context_length: int
     vocab_size: int
@@ -128,4 +188,6 @@ class ModelList(Schema):
 
 
 GENERATE = StreamEndpoint("POST", "/v1/generate", GenerateRequest, GenerateEvent)
+SCORE = Endpoint("POST", "/v1/score", ScoreRequest, ScoreResponse)
+EMBED = Endpoint("POST", "/v1/embed", EmbedRequest, EmbedResponse)
 MODELS = Endpoint("GET", "/v1/models", Empty, ModelList)

@@ -6,6 +6,7 @@ from typing import NewType
 AccountId = NewType("AccountId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 RequestId = NewType("RequestId", str)
+SoftPromptId = NewType("SoftPromptId", str)
 
 
 def new_account_id() -> AccountId:
@@ -21,6 +22,11 @@ def new_api_key_id() -> ApiKeyId:
 def new_request_id() -> RequestId:
     """Return a fresh `req_…`."""
     return RequestId(_fresh("req"))
+
+
+def new_soft_prompt_id() -> SoftPromptId:
+    """Return a fresh `sp_…`: one version of a soft prompt."""
+    return SoftPromptId(_fresh("sp"))
 
 
 def _fresh(prefix: str) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from hunmin_contracts.generation import GenerateRequest
+from hunmin_contracts.ids import AccountId
 from hunmin_gateway.openai.chat import ChatCompletionRequest
 from hunmin_gateway.openai.completion import CompletionRequest
 from hypothesis import given, settings
@@ -54,7 +55,7 @@ def test_is_refused_or_is_a_request(kind, body):
             request = kind.model_validate(json.loads(json.dumps(sent)))
         except ValidationError:
             return
-        for asked in request.generate_requests():
+        for asked in request.generate_requests(AccountId("acct_1")):
             assert GenerateRequest.model_validate_json(asked.model_dump_json()) == asked
 
     check()

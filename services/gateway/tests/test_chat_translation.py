@@ -5,12 +5,15 @@ import json
 import openai.types.chat
 import pytest
 from hunmin_contracts.generation import ChunkEvent, Message, PromptEvent, TokenLogprob, TopToken, UsageEvent
+from hunmin_contracts.ids import AccountId
 from hunmin_gateway.openai.chat import ChatCompletionRequest, ChatWriter
 from hunmin_gateway.openai.head import Head, Usage
 from pydantic import ValidationError
 
 HEAD = Head(id="chatcmpl-1", created=1_700_000_000, model="starter")
 HELLO = [{"role": "user", "content": "안녕?"}]
+
+ACCOUNT = AccountId("acct_1")
 
 
 def request(**fields: object) -> ChatCompletionRequest:
@@ -19,33 +22,33 @@ def request(**fields: object) -> ChatCompletionRequest:
 
 class TestRequest:
     def test_defaults_to_as_many_tokens_as_fit(self):
-        (asked,) = request().generate_requests()
+        (asked,) = request().generate_requests(ACCOUNT)
         assert (asked.max_tokens, asked.n, asked.logprobs, asked.sampling.temperature) == (None, 1, None, 1.0)
         assert asked.prompt == [Message(role="user", content="안녕?")]
 
     def test_null_means_the_default(self):
         nulls = dict.fromkeys(ChatCompletionRequest.model_fields.keys() - {"model", "messages"})
-        assert request(**nulls).generate_requests() == request().generate_requests()
+        assert request(**nulls).generate_requests(ACCOUNT) == request().generate_requests(AccountId("acct_1"))
 
     def test_reads_developer_as_system_and_joins_text_parts(self):
         parts = [{"type": "text", "text": "안"}, {"type": "text", "text": "녕"}]
         messages = [{"role": "developer", "content": "짧게"}, {"role": "user", "content": parts}]
-        (asked,) = request(messages=messages).generate_requests()
+        (asked,) = request(messages=messages).generate_requests(ACCOUNT)
         assert asked.prompt == [Message(role="system", content="짧게"), Message(role="user", content="안녕")]
 
     def test_takes_back_an_assistant_s_message_as_the_client_dumps_it(self):
         said = openai.types.chat.ChatCompletionMessage(role="assistant", content="네", annotations=[]).model_dump()
-        (asked,) = request(messages=[*HELLO, said, *HELLO]).generate_requests()
+        (asked,) = request(messages=[*HELLO, said, *HELLO]).generate_requests(ACCOUNT)
         assert asked.prompt[1] == Message(role="assistant", content="네")
 
     @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
     def test_takes_both_names_of_the_token_limit(self, name):
-        assert request(**{name: 5}).generate_requests()[0].max_tokens == 5
-        assert request(max_tokens=5, max_completion_tokens=5).generate_requests()[0].max_tokens == 5
+        assert request(**{name: 5}).generate_requests(ACCOUNT)[0].max_tokens == 5
+        assert request(max_tokens=5, max_completion_tokens=5).generate_requests(ACCOUNT)[0].max_tokens == 5
 
     @pytest.mark.parametrize(("fields", "expected"), [({}, 0), ({"top_logprobs": 0}, 0), ({"top_logprobs": 20}, 20)])
     def test_asks_for_as_many_logprobs_as_wanted(self, fields, expected):
-        assert request(logprobs=True, **fields).generate_requests()[0].logprobs == expected
+        assert request(logprobs=True, **fields).generate_requests(ACCOUNT)[0].logprobs == expected
 
     @pytest.mark.parametrize(
         "harmless",
@@ -64,7 +67,7 @@ class TestRequest:
         ids=str,
     )
     def test_what_asks_for_nothing_is_accepted(self, harmless):
-        assert request(**harmless).generate_requests() == request().generate_requests()
+        assert request(**harmless).generate_requests(ACCOUNT) == request().generate_requests(AccountId("acct_1"))
 
     @pytest.mark.parametrize(
         ("refused", "path"),

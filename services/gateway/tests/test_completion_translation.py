@@ -5,12 +5,15 @@ import json
 import openai.types
 import pytest
 from hunmin_contracts.generation import ChunkEvent, PromptEvent, TokenLogprob, TopToken, UsageEvent
+from hunmin_contracts.ids import AccountId
 from hunmin_gateway.openai.completion import CompletionRequest, CompletionWriter
 from hunmin_gateway.openai.head import Head, Usage
 from pydantic import ValidationError
 
 HEAD = Head(id="cmpl-1", created=1_700_000_000, model="starter")
 EWE = "예".encode()  # three bytes, so that a token can be a part of a character
+
+ACCOUNT = AccountId("acct_1")
 
 
 def request(**fields: object) -> CompletionRequest:
@@ -39,13 +42,13 @@ def answer(asked: CompletionRequest, *events: tuple[int, object]) -> openai.type
 
 class TestRequest:
     def test_has_openai_s_defaults(self):
-        (asked,) = request().generate_requests()
+        (asked,) = request().generate_requests(ACCOUNT)
         assert (asked.max_tokens, asked.n, asked.sampling.temperature, asked.sampling.top_p) == (16, 1, 1.0, 1.0)
         assert (asked.logprobs, asked.echo, asked.stop, asked.sampling.seed) == (None, False, [], None)
 
     def test_null_means_the_default(self):
         nulls = dict.fromkeys(CompletionRequest.model_fields.keys() - {"model", "prompt"})
-        assert request(**nulls).generate_requests() == request().generate_requests()
+        assert request(**nulls).generate_requests(ACCOUNT) == request().generate_requests(AccountId("acct_1"))
 
     def test_carries_every_parameter(self):
         (asked,) = request(
@@ -61,8 +64,9 @@ class TestRequest:
             presence_penalty=2,
             top_k=40,
             repetition_penalty=1.3,
-        ).generate_requests()
+        ).generate_requests(ACCOUNT)
         assert asked.model_dump() == {
+            "account_id": ACCOUNT,
             "model": "starter",
             "prompt": "이 영화는",
             "n": 3,
@@ -93,7 +97,7 @@ class TestRequest:
         ],
     )
     def test_takes_four_shapes_of_prompt(self, prompt, prompts):
-        assert [asked.prompt for asked in request(prompt=prompt).generate_requests()] == prompts
+        assert [asked.prompt for asked in request(prompt=prompt).generate_requests(ACCOUNT)] == prompts
 
     def test_a_single_stop_string_is_a_list_of_one_and_an_empty_one_stops_nothing(self):
         assert request(stop="끝").stops() == ["끝"]
@@ -104,7 +108,7 @@ class TestRequest:
         "harmless", [{"user": "u1"}, {"best_of": 1}, {"suffix": ""}, {"logit_bias": {}}, {"stream": False}]
     )
     def test_what_asks_for_nothing_is_accepted(self, harmless):
-        assert request(**harmless).generate_requests() == request().generate_requests()
+        assert request(**harmless).generate_requests(ACCOUNT) == request().generate_requests(AccountId("acct_1"))
 
     @pytest.mark.parametrize(
         "refused",

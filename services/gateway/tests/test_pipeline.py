@@ -52,7 +52,7 @@ class ListLedger(list[UsageRecord]):
 
 def exchange(*prompts: str) -> Exchange:
     caller = Caller(AccountId("acct_1"), ApiKeyId("key_1"))
-    requests = [GenerateRequest(model="m", prompt=prompt) for prompt in prompts]
+    requests = [GenerateRequest(account_id=AccountId("acct_1"), model="m", prompt=prompt) for prompt in prompts]
     return Exchange(RequestId("req_1"), caller, "/v1/completions", "m", requests)
 
 

@@ -64,6 +64,8 @@ class Model:
         self.info = ModelInfo(
             name=name,
             digest=checkpoint.digest,
+            tokenizer_digest=self.tokenizer.digest,
+            d_model=checkpoint.config.hidden_size,
             architecture=checkpoint.architecture,
             context_length=self.engine.max_length,
             vocab_size=checkpoint.vocab_size,

@@ -61,7 +61,9 @@ async def service(folders: dict[str, Path]) -> AsyncIterator[Running]:
 
 
 def asked(**fields: Any) -> GenerateRequest:
-    return GenerateRequest(**{"model": "one", "prompt": PROMPT, "max_tokens": 12, "sampling": VARIED} | fields)
+    return GenerateRequest(
+        **{"account_id": "acct_1", "model": "one", "prompt": PROMPT, "max_tokens": 12, "sampling": VARIED} | fields
+    )
 
 
 async def events(service: Running, request: GenerateRequest) -> list[PromptEvent | ChunkEvent | UsageEvent]:

@@ -57,7 +57,7 @@ async def _answer(
     caller: Caller,
     parts: Parts,
 ) -> Response:
-    exchange = Exchange(current_request_id(), caller, endpoint, body.model, body.generate_requests())
+    exchange = Exchange(current_request_id(), caller, endpoint, body.model, body.generate_requests(caller.account_id))
     if body.stream:
         return answer_streamed(parts.pipeline, exchange, writer, include_usage=body.wants_usage_chunk)
     return await answer_whole(parts.pipeline, exchange, writer)

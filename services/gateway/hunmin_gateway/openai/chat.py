@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from hunmin_contracts.generation import ChunkEvent, GenerateRequest, Message, PromptEvent, TokenLogprob
+from hunmin_contracts.ids import AccountId
 from pydantic import BaseModel, Field
 from pydantic import field_validator as validates
 from pydantic_core import PydanticCustomError
@@ -85,10 +86,11 @@ class ChatCompletionRequest(Parameters):
             raise PydanticCustomError("invalid_value", "only allowed with logprobs=true")
         return value
 
-    def generate_requests(self) -> list[GenerateRequest]:
+    def generate_requests(self, account_id: AccountId) -> list[GenerateRequest]:
         """What to ask of the generation service: one request."""
         return [
             GenerateRequest(
+                account_id=account_id,
                 model=self.model,
                 prompt=[message.message() for message in self.messages],
                 n=self.choices,

@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Annotated, Any, Literal
 
 from hunmin_contracts.generation import ChunkEvent, GenerateRequest, PromptEvent, TokenLogprob, TopToken
+from hunmin_contracts.ids import AccountId
 from pydantic import BaseModel, Field
 from pydantic import field_validator as validates
 from pydantic_core import PydanticCustomError
@@ -63,10 +64,11 @@ class CompletionRequest(Parameters):
             return [prompt]
         return list(prompt)
 
-    def generate_requests(self) -> list[GenerateRequest]:
+    def generate_requests(self, account_id: AccountId) -> list[GenerateRequest]:
         """What to ask of the generation service, one request per prompt."""
         return [
             GenerateRequest(
+                account_id=account_id,
                 model=self.model,
                 prompt=prompt,
                 n=self.choices,

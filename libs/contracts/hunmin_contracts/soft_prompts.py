@@ -1,0 +1,100 @@
+"""Soft prompts: what p-tuning leaves, `[n_virtual, d_model]` rows that take the place of tokens in a prompt.
+
+The generation service keeps them by name and version for each account, and serves them. A file is safetensors in
+PEFT's layout (one tensor, `prompt_embeddings`) whose metadata entry `hunmin` holds the `Manifest` as JSON.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Base64Bytes, Field
+
+from hunmin_contracts.endpoint import Endpoint, UploadEndpoint
+from hunmin_contracts.ids import AccountId, SoftPromptId
+from hunmin_contracts.schema import Empty, Schema
+
+# No `@`: it stands before the version. The first letter keeps a name apart from a number or an option.
+SoftPromptName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+SlotSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=64)]
+
+
+class Manifest(Schema):
+    """What must be known of a soft prompt to serve it.
+
+    `template` is text with `{field}`s and the slots `<|VIRTUAL_PROMPT_0|>`, `<|VIRTUAL_PROMPT_1|>`, …; slot i takes the
+    next `slots[i]` rows. Without one the rows come before the prompt, as PEFT puts them. Digests are sha256 in hex, of
+    the base model's weights and of its tokenizer; null where the file comes from elsewhere and does not tell.
+    """
+
+    model_digest: str | None = None
+    tokenizer_digest: str | None = None
+    template: str | None = Field(default=None, max_length=20_000)
+    slots: SlotSizes | None = None
+    provenance: dict[str, str] = Field(default={}, max_length=64)
+
+
+class SoftPromptInfo(Schema):
+    """One version of a soft prompt. `digest` is the sha256 of its file, `dtype` that of its rows in the file."""
+
+    id: SoftPromptId
+    name: str
+    version: int
+    model: str
+    n_virtual: int
+    d_model: int
+    dtype: Literal["float32", "float16", "bfloat16"]
+    digest: str
+    size_bytes: int
+    manifest: Manifest
+    created_at: datetime
+
+
+class ImportRequest(Schema):
+    """Keep the uploaded file as the next version of `name`, for the base model `model`.
+
+    `template` and `slots` stand in for what the file's manifest does not say; a file without a manifest is a foreign
+    one, such as PEFT's `adapter_model.safetensors`.
+    """
+
+    account_id: AccountId
+    name: SoftPromptName
+    model: str
+    template: str | None = Field(default=None, max_length=20_000)
+    slots: SlotSizes | None = None
+
+
+class SoftPromptRequest(Schema):
+    """One soft prompt of the account: `reference` is `name@version`, or `name` for its newest version."""
+
+    account_id: AccountId
+    reference: str
+
+
+class ListRequest(Schema):
+    """The account's soft prompts, by name, newest version first; `after` is the id that a page before ended with."""
+
+    account_id: AccountId
+    name: str | None = None
+    limit: int = Field(default=50, ge=1, le=200)
+    after: SoftPromptId | None = None
+
+
+class SoftPromptPage(Schema):
+    """Some of them. `has_more`: others follow."""
+
+    data: list[SoftPromptInfo]
+    has_more: bool
+
+
+class SoftPromptFile(Schema):
+    """The file as it was kept."""
+
+    info: SoftPromptInfo
+    content: Base64Bytes
+
+
+IMPORT = UploadEndpoint("POST", "/v1/soft-prompts", ImportRequest, SoftPromptInfo)
+LIST = Endpoint("GET", "/v1/soft-prompts", ListRequest, SoftPromptPage)
+DESCRIBE = Endpoint("GET", "/v1/soft-prompts/{reference}", SoftPromptRequest, SoftPromptInfo)
+READ = Endpoint("GET", "/v1/soft-prompts/{reference}/file", SoftPromptRequest, SoftPromptFile)
+DELETE = Endpoint("DELETE", "/v1/soft-prompts/{reference}", SoftPromptRequest, Empty)
