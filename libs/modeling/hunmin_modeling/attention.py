@@ -1,4 +1,4 @@
-"""Attention over the KV pool for a packed batch of many sequences, registered with transformers as `hunmin_paged`.
+"""Attention for packed batches of many sequences, registered with transformers, and the batch over the KV pool.
 
 Decoding copies no key and no value: each block of the pool is multiplied, where it lies, with the query of the sequence
 that owns it, and only scores and partial outputs move. Must not know models, schedules or text.
@@ -6,7 +6,7 @@ that owns it, and only scores and partial outputs move. Must not know models, sc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,18 @@ from transformers import AttentionInterface
 
 from hunmin_modeling.kv_pool import KvPool
 
-ATTENTION = "hunmin_paged"
+ATTENTION = "hunmin_batch"
+
+
+class AttentionBatch(Protocol):
+    """What a forward pass is given as `batch`: the sequences whose tokens are packed into one row."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Return what T packed queries attend to in `layer`, [1, T, heads, head_dim].
+
+        `query` [1, heads, T, head_dim], `key` and `value` [1, kv_heads, T, head_dim].
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,33 @@ class PackedBatch:
             self.prefills.append(_prefill(span, begin, size))
             begin += span.count
 
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Store the keys and values of the batch's tokens in the pool, and return what its queries attend to."""
+        self.pool.write(layer, key[0], value[0], blocks=self.blocks, offsets=self.offsets)
+        if self.decode is not None and not self.prefills:
+            return _attend_decode(self.pool, layer, query, self.decode, scaling).unsqueeze(0)
+        heads, tokens, width = query.shape[1:]
+        result = query.new_empty(1, tokens, heads, width)
+        if self.decode is not None:
+            result[0, : self.decode.queries] = _attend_decode(self.pool, layer, query, self.decode, scaling)
+        for chunk in self.prefills:
+            rows = slice(chunk.begin, chunk.end)
+            if chunk.blocks is None:
+                keys, values = key[0, :, rows], value[0, :, rows]
+            else:
+                keys, values = self.pool.read(layer, chunk.blocks, chunk.length)
+            attended = F.scaled_dot_product_attention(
+                query[:, :, rows],
+                keys[None],
+                values[None],
+                attn_mask=chunk.mask,
+                is_causal=chunk.mask is None,
+                scale=scaling,
+                enable_gqa=heads != keys.shape[0],
+            )
+            result[:, rows] = attended.transpose(1, 2)
+        return result
+
 
 def _decode(spans: Sequence[Span], size: int, dtype: torch.dtype) -> _Decode:
     used = [span.blocks[: span.start // size + 1] for span in spans]
@@ -125,7 +163,7 @@ def _prefill(span: Span, begin: int, size: int) -> _Prefill:
     )
 
 
-def paged_attention(
+def batch_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -133,42 +171,14 @@ def paged_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    batch: PackedBatch,
+    batch: AttentionBatch,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Store the keys and values of a packed batch and return what its queries attend to.
-
-    `query` [1, heads, T, head_dim], `key` and `value` [1, kv_heads, T, head_dim], in the order of `batch`'s spans; the
-    result is [1, T, heads, head_dim]. The signature is that of transformers' AttentionInterface; `batch` reaches it as
-    a keyword argument of the model's forward.
-    """
+    """Let `batch`, a keyword argument of the model's forward, attend; as transformers' AttentionInterface calls it."""
     layer: Any = module.layer_idx
     if not isinstance(layer, int):
         raise TypeError(f"layer_idx of {type(module).__name__} is not an integer")
-    batch.pool.write(layer, key[0], value[0], blocks=batch.blocks, offsets=batch.offsets)
-    if batch.decode is not None and not batch.prefills:
-        return _attend_decode(batch.pool, layer, query, batch.decode, scaling).unsqueeze(0), None
-    heads, tokens, width = query.shape[1:]
-    result = query.new_empty(1, tokens, heads, width)
-    if batch.decode is not None:
-        result[0, : batch.decode.queries] = _attend_decode(batch.pool, layer, query, batch.decode, scaling)
-    for chunk in batch.prefills:
-        rows = slice(chunk.begin, chunk.end)
-        if chunk.blocks is None:
-            keys, values = key[0, :, rows], value[0, :, rows]
-        else:
-            keys, values = batch.pool.read(layer, chunk.blocks, chunk.length)
-        attended = F.scaled_dot_product_attention(
-            query[:, :, rows],
-            keys[None],
-            values[None],
-            attn_mask=chunk.mask,
-            is_causal=chunk.mask is None,
-            scale=scaling,
-            enable_gqa=heads != keys.shape[0],
-        )
-        result[:, rows] = attended.transpose(1, 2)
-    return result, None
+    return batch.attend(layer, query, key, value, scaling), None
 
 
 def _attend_decode(pool: KvPool, layer: int, query: Tensor, plan: _Decode, scaling: float) -> Tensor:
@@ -197,4 +207,4 @@ def _attend_decode(pool: KvPool, layer: int, query: Tensor, plan: _Decode, scali
     return (plan.membership @ partial.view(rows, heads * width)).view(n, heads, width)
 
 
-AttentionInterface.register(ATTENTION, paged_attention)
+AttentionInterface.register(ATTENTION, batch_attention)

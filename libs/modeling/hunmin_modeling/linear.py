@@ -4,6 +4,8 @@
 bfloat16 take 0.55 of the time and 32 rows 0.7 (110M parameters). Must not know models, only their linear modules.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -12,8 +14,22 @@ from transformers.pytorch_utils import Conv1D
 _ROWS_HINT = 16
 
 
+class _Product(torch.autograd.Function):
+    """The product with its gradient to the input alone: the weight is frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.packed = packed
+        return _multiply(x, packed, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        # Unpacking takes 0.25 ms for 768 x 2048, a hundredth of the product at 1,024 rows: no second copy is kept.
+        return gradient @ ctx.packed.to_dense(), None, None
+
+
 class PackedLinear(nn.Module):
-    """`x @ weight.T + bias` with a weight that only oneDNN reads; forward only, it has no gradient."""
+    """`x @ weight.T + bias` with a weight in oneDNN's own layout; it has a gradient to `x` only."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Pack `weight` [out, in], in float32 or bfloat16 on the CPU."""
@@ -23,8 +39,15 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [..., out] for `x` [..., in]."""
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        return result
+        if x.requires_grad:
+            result: Tensor = _Product.apply(x, self.packed, self.bias)
+            return result
+        return _multiply(x, self.packed, self.bias)
+
+
+def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return result
 
 
 def pack_linears(model: nn.Module) -> None:
