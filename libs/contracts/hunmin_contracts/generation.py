@@ -114,19 +114,24 @@ class GenerateEvent(RootModel[Annotated[PromptEvent | ChunkEvent | UsageEvent, F
     """One line of the stream."""
 
 
-class ScoreRequest(Schema):
+class ScoreBody(Schema):
     """The log-likelihood of each continuation after the prompt.
 
     A continuation is text (encoded by itself, as a completion's text would follow) or token ids. `model` and `prompt`
     are those of GenerateRequest.
     """
 
-    account_id: AccountId
     model: str
     prompt: str | list[Annotated[int, Field(ge=0)]] | list[Message] | dict[str, str]
     continuations: list[
         Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     ] = Field(min_length=1, max_length=128)
+
+
+class ScoreRequest(ScoreBody):
+    """Continuations to score for an account."""
+
+    account_id: AccountId
 
 
 class ContinuationScore(Schema):

@@ -45,14 +45,13 @@ class Candidates(Schema):
     top_k: int = Field(default=10, ge=1, le=100)
 
 
-class GradientRequest(Schema):
+class GradientBody(Schema):
     """A batch: the loss is `reduction` over all target tokens, and the gradient is of that loss.
 
     `soft_prompt` is base64 of a safetensors file with `prompt_embeddings` [n_virtual, d_model]; it may be left out if
     `model` names a soft prompt, or if only saliency or candidates are wanted.
     """
 
-    account_id: AccountId
     model: str
     soft_prompt: str | None = Field(default=None, max_length=8 * 2**20)
     slots: SlotSizes | None = None
@@ -61,6 +60,12 @@ class GradientRequest(Schema):
     gradient_format: Literal["safetensors", "json", "none"] = "safetensors"
     saliency: bool = False
     candidates: Candidates | None = None
+
+
+class GradientRequest(GradientBody):
+    """A batch of an account."""
+
+    account_id: AccountId
 
 
 class SalientToken(Schema):

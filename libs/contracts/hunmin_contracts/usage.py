@@ -1,0 +1,37 @@
+"""What the gateway tells an account of its own usage."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from hunmin_contracts.errors import ErrorCode
+from hunmin_contracts.ids import ApiKeyId, RequestId
+from hunmin_contracts.page import Page
+from hunmin_contracts.schema import Schema
+
+
+class Outcome(StrEnum):
+    """How a request ended. A cancelled one used what was computed until its client left; a failed one nothing."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class UsageRow(Schema):
+    """What one request used. `backward_tokens`: positions that a backward pass went through."""
+
+    request_id: RequestId
+    key_id: ApiKeyId
+    model: str
+    endpoint: str
+    prompt_tokens: int
+    completion_tokens: int
+    backward_tokens: int
+    status: Outcome
+    error_code: ErrorCode | None
+    started_at: datetime
+    duration_s: float
+
+
+class UsagePage(Page[UsageRow]):
+    """Rows, newest first."""
