@@ -12,13 +12,27 @@ from hunmin_gateway.keys.caller import Caller
 Event = PromptEvent | ChunkEvent | UsageEvent
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """What a call has used so far."""
+
+    prompt: int = 0
+    completion: int = 0
+    backward: int = 0  # positions that a backward pass went through
+
+
 class Meter:
-    """Counts tokens as the events come, so that the count is right wherever the stream is cut."""
+    """Counts tokens as they are reported, so that the count is right wherever a call is cut."""
 
     def __init__(self) -> None:
+        self._calls: dict[int, Tokens] = {}
         self._prompt: dict[int, int] = {}
         self._completion: dict[tuple[int, int], int] = {}
         self._final: dict[int, int] = {}
+
+    def record(self, tokens: Tokens, *, call: int = 0) -> None:
+        """Take note of all that call number `call` of the exchange has used; what it told before is replaced."""
+        self._calls[call] = tokens
 
     def count(self, number: int, event: Event) -> None:
         """Take note of an event of prompt `number`."""
@@ -34,24 +48,30 @@ class Meter:
     @property
     def prompt_tokens(self) -> int:
         """Tokens of all prompts that were accepted."""
-        return sum(self._prompt.values())
+        return sum(self._prompt.values()) + sum(tokens.prompt for tokens in self._calls.values())
 
     @property
     def completion_tokens(self) -> int:
         """Tokens of all completions, as the engine metered them, or so far."""
         running = (tokens for (number, _), tokens in self._completion.items() if number not in self._final)
-        return sum(self._final.values()) + sum(running)
+        told = (tokens.completion for tokens in self._calls.values())
+        return sum(self._final.values()) + sum(running) + sum(told)
+
+    @property
+    def backward_tokens(self) -> int:
+        """Positions that backward passes went through."""
+        return sum(tokens.backward for tokens in self._calls.values())
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What a dialect hands to the pipeline: who asks for what, through which path."""
+    """What a dialect hands to the pipeline: who asks for what, through which path; `prompts` to generate from."""
 
     request_id: RequestId
     caller: Caller
     endpoint: str
     model: str
-    prompts: list[GenerateRequest]
+    prompts: list[GenerateRequest] = field(default_factory=list)
     id: str = field(default_factory=lambda: f"use_{secrets.token_hex(12)}")
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     meter: Meter = field(default_factory=Meter)

@@ -1,4 +1,4 @@
-"""What every generating request goes through, whatever its dialect: authenticate → generate → settle.
+"""What every metered request goes through, whatever its dialect: authenticate → generate → settle.
 
 Authentication comes first of all, before the body is looked at, so it sits at the routes (authentication.py).
 """
@@ -12,7 +12,7 @@ from typing import Protocol
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_kit.web import Client
 
-from hunmin_gateway.exchange import Exchange
+from hunmin_gateway.exchange import Exchange, Meter
 from hunmin_gateway.generation import Generation
 from hunmin_gateway.usage.record import Outcome, UsageRecord
 
@@ -25,7 +25,7 @@ class Ledger(Protocol):
 
 
 class Pipeline:
-    """The steps of a request, in order. A new step is one more context in `run`."""
+    """The steps of a request, in order. A new step is one more context in `metered`, or in `run` if it is of texts."""
 
     def __init__(self, generation: Client, ledger: Ledger) -> None:
         self._generation = generation
@@ -35,10 +35,19 @@ class Pipeline:
     async def run(self, exchange: Exchange) -> AsyncIterator[Generation]:
         """Run the exchange as long as the context is open; leaving it early cancels what is still generated."""
         async with (
-            Settlement(exchange, self._ledger),
+            self.metered(exchange),
             Generation(exchange, self._generation) as events,
         ):
             yield events
+
+    @asynccontextmanager
+    async def metered(self, exchange: Exchange) -> AsyncIterator[Meter]:
+        """Make any other call inside the context, and tell the meter what it used; it is settled on leaving.
+
+        A call that fails costs nothing whatever the meter was told, one that is cancelled what it was told so far.
+        """
+        async with Settlement(exchange, self._ledger):
+            yield exchange.meter
 
 
 class Settlement:
@@ -70,6 +79,7 @@ class Settlement:
                 endpoint=exchange.endpoint,
                 prompt_tokens=0 if failed else exchange.meter.prompt_tokens,
                 completion_tokens=0 if failed else exchange.meter.completion_tokens,
+                backward_tokens=0 if failed else exchange.meter.backward_tokens,
                 status=outcome,
                 error_code=_error_code(error) if failed else None,
                 started_at=exchange.started_at,

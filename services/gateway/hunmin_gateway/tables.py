@@ -74,6 +74,7 @@ class Usage(Table):
     endpoint: Mapped[str]
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]
+    backward_tokens: Mapped[int] = mapped_column(server_default="0")
     status: Mapped[str]
     error_code: Mapped[str | None]
     started_at: Mapped[datetime]

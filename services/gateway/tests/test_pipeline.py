@@ -8,7 +8,7 @@ import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import ChunkEvent, GenerateEvent, GenerateRequest, PromptEvent, UsageEvent
 from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId
-from hunmin_gateway.exchange import Exchange, Meter
+from hunmin_gateway.exchange import Exchange, Meter, Tokens
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.pipeline import Pipeline
 from hunmin_gateway.usage.record import Outcome, UsageRecord
@@ -148,3 +148,38 @@ def test_the_meter_adds_prompts_and_choices_and_trusts_the_engine_s_last_word():
     assert (meter.prompt_tokens, meter.completion_tokens) == (7, 8)
     meter.count(0, UsageEvent(prompt_tokens=3, completion_tokens=9))
     assert (meter.prompt_tokens, meter.completion_tokens) == (7, 10)
+
+
+class TestMetered:
+    """Calls that are no streams of text settle in the same ledger."""
+
+    async def test_settles_the_last_that_each_call_told(self):
+        ledger = ListLedger()
+        async with Pipeline(ScriptedGeneration(), ledger).metered(exchange()) as meter:
+            meter.record(Tokens(prompt=3))
+            meter.record(Tokens(prompt=3, backward=20))
+            meter.record(Tokens(prompt=4, completion=2), call=1)
+        (row,) = ledger
+        assert (row.prompt_tokens, row.completion_tokens, row.backward_tokens) == (7, 2, 20)
+        assert row.status is Outcome.SUCCEEDED
+
+    @pytest.mark.parametrize(
+        ("error", "status", "backward", "code"),
+        [
+            (HunminError(ErrorCode.OVERLOADED, "full"), Outcome.FAILED, 0, ErrorCode.OVERLOADED),
+            (ZeroDivisionError(), Outcome.FAILED, 0, ErrorCode.INTERNAL),
+            (asyncio.CancelledError(), Outcome.CANCELLED, 20, None),
+        ],
+    )
+    async def test_a_failed_call_costs_nothing_and_a_cancelled_one_what_it_told(self, error, status, backward, code):
+        ledger = ListLedger()
+
+        async def call() -> None:
+            async with Pipeline(ScriptedGeneration(), ledger).metered(exchange()) as meter:
+                meter.record(Tokens(prompt=3, backward=20))
+                raise error
+
+        with pytest.raises(type(error)):
+            await call()
+        (row,) = ledger
+        assert (row.status, row.backward_tokens, row.error_code) == (status, backward, code)

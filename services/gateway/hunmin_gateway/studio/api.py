@@ -120,6 +120,7 @@ class UsageRow(BaseModel):
     endpoint: str
     prompt_tokens: int
     completion_tokens: int
+    backward_tokens: int
     status: Outcome
     error_code: ErrorCode | None
     started_at: datetime

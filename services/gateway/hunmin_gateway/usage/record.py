@@ -9,7 +9,7 @@ from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId
 
 
 class Outcome(StrEnum):
-    """How a request ended. A cancelled one used what was generated until its client left; a failed one nothing."""
+    """How a request ended. A cancelled one used what was computed until its client left; a failed one nothing."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -28,6 +28,7 @@ class UsageRecord:
     endpoint: str
     prompt_tokens: int
     completion_tokens: int
+    backward_tokens: int
     status: Outcome
     error_code: ErrorCode | None
     started_at: datetime
