@@ -67,6 +67,8 @@ class TopToken(Schema):
 class TokenLogprob(Schema):
     """A token of prompt or completion. `bytes` are exact where `text` alone shows a broken character.
 
+    A special token has no bytes, and its name as text.
+
     `logprob` is a natural logarithm of the model's own distribution (before temperature, penalties and cuts), and null
     for the first prompt token.
     """
@@ -91,7 +93,9 @@ class ChunkEvent(Schema):
     """New text of completion `index`. The last chunk of an index carries its finish reason.
 
     `completion_tokens` counts the tokens of this index generated so far, also those whose text is still held back, so
-    that a stream that is cut can be metered. `tokens` are filled when `logprobs` asked for them.
+    that a stream that is cut can be metered. `tokens` are filled when `logprobs` asked for them; on the last chunk
+    `withheld` then holds what else was drawn and is no part of the text: the end token, or the tokens that begin in the
+    stop string. `stop` is the stop string that ended it, null if an end token or the length did.
     """
 
     type: Literal["chunk"] = "chunk"
@@ -99,7 +103,9 @@ class ChunkEvent(Schema):
     text: str
     completion_tokens: int
     tokens: list[TokenLogprob] = []
+    withheld: list[TokenLogprob] = []
     finish_reason: FinishReason | None = None
+    stop: str | None = None
 
 
 class UsageEvent(Schema):
