@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Protocol
 
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.usage import Outcome
 from hunmin_kit.web import Client
 
 from hunmin_gateway.exchange import Exchange, Meter
 from hunmin_gateway.generation import Generation
-from hunmin_gateway.usage.record import Outcome, UsageRecord
+from hunmin_gateway.usage.record import UsageRecord
 
 
 class Ledger(Protocol):

@@ -8,10 +8,11 @@ import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import ChunkEvent, GenerateEvent, GenerateRequest, PromptEvent, UsageEvent
 from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId
+from hunmin_contracts.usage import Outcome
 from hunmin_gateway.exchange import Exchange, Meter, Tokens
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.pipeline import Pipeline
-from hunmin_gateway.usage.record import Outcome, UsageRecord
+from hunmin_gateway.usage.record import UsageRecord
 
 PROMPT = PromptEvent(prompt_tokens=3)
 CHUNKS = [ChunkEvent(index=0, text="가", completion_tokens=count) for count in (1, 2, 4)]

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import openai
 import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.usage import Outcome
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.usage.ledger import UsageLedger
-from hunmin_gateway.usage.record import Outcome, UsageRecord
+from hunmin_gateway.usage.record import UsageRecord
 from sqlalchemy import text
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -23,14 +23,14 @@ from hunmin_contracts.tokenization import (
     TokenId,
     TokenizerList,
 )
+from hunmin_contracts.usage import UsagePage, UsageRow
 from hunmin_kit.data import SessionDep
-from pydantic import AfterValidator, AwareDatetime, BaseModel, TypeAdapter
+from pydantic import AfterValidator, AwareDatetime, TypeAdapter
 
 from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.tables import Usage
 from hunmin_gateway.usage.ledger import Position, usage_page
-from hunmin_gateway.usage.record import Outcome
 
 router = APIRouter(
     prefix="/studio/v1",
@@ -111,34 +111,6 @@ class UsageQuery(Schema):
     until: Moment | None = None
 
 
-class UsageRow(BaseModel):
-    """What one request used."""
-
-    request_id: str
-    key_id: str
-    model: str
-    endpoint: str
-    prompt_tokens: int
-    completion_tokens: int
-    backward_tokens: int
-    status: Outcome
-    error_code: ErrorCode | None
-    started_at: datetime
-    duration_s: float
-
-    @classmethod
-    def of(cls, row: Usage) -> "UsageRow":
-        """Show a row of the table."""
-        return cls.model_validate(row, from_attributes=True)
-
-
-class UsagePage(BaseModel):
-    """Rows, newest first. `next_cursor` continues the list, and is null at its end."""
-
-    data: list[UsageRow]
-    next_cursor: str | None
-
-
 @router.get("/usage", summary="List your usage")
 async def usage(query: Annotated[UsageQuery, Query()], caller: CallerDep, session: SessionDep) -> UsagePage:
     """List what the requests of your account used, newest first, started in `[since, until)`."""
@@ -152,7 +124,8 @@ async def usage(query: Annotated[UsageQuery, Query()], caller: CallerDep, sessio
     )
     page = rows[: query.limit]
     has_more = len(rows) > query.limit
-    return UsagePage(data=[UsageRow.of(row) for row in page], next_cursor=_cursor(page[-1]) if has_more else None)
+    rows_shown = [UsageRow.model_validate(row, from_attributes=True) for row in page]
+    return UsagePage(data=rows_shown, next_cursor=_cursor(page[-1]) if has_more else None)
 
 
 def _cursor(row: Usage) -> str:

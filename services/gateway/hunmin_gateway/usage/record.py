@@ -2,18 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId
-
-
-class Outcome(StrEnum):
-    """How a request ended. A cancelled one used what was computed until its client left; a failed one nothing."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+from hunmin_contracts.usage import Outcome
 
 
 @dataclass(frozen=True)
