@@ -11,12 +11,16 @@ from starlette.staticfiles import StaticFiles
 from hunmin_gateway.openai import api as openai_api
 from hunmin_gateway.openai.errors import error_response
 from hunmin_gateway.studio import api as studio_api
+from hunmin_gateway.tgi import api as tgi_api
+from hunmin_gateway.tgi import errors as tgi_errors
 
 DESCRIPTION = """
 A Korean language-model studio of one's own. Every request carries an API key: `Authorization: Bearer hm_…`.
 
 * **OpenAI** (`/v1`): works with OpenAI's own clients; set their `base_url` to this server's `/v1`. Errors have
   OpenAI's shape.
+* **TGI** (`/generate`, `/generate_stream`, `/`): works with `huggingface_hub`'s InferenceClient and with
+  `text-generation`; a URL is `/` for the default model or `/models/NAME` for another. Errors have TGI's shape.
 * **Studio** (`/studio/v1`): tokenizers and usage. Errors are problem documents (RFC 9457).
 
 Every answer has the header `x-request-id`; name it when you report a problem.
@@ -37,6 +41,9 @@ def mount(app: FastAPI) -> None:
     app.description = DESCRIPTION
     app.include_router(openai_api.router)
     app.include_router(studio_api.router)
+    app.include_router(tgi_api.health_router)
+    app.include_router(tgi_api.router)
+    app.include_router(tgi_api.named)
     app.mount("/docs/static", StaticFiles(packages=[("fastapi_swagger", "resources")]))
 
     @app.get("/docs", include_in_schema=False)
@@ -62,4 +69,6 @@ def render_error(request: Request, problem: Problem) -> Response:
     path = request.url.path
     if path.startswith("/v1/"):
         return error_response(problem, path)
+    if tgi_errors.is_tgi(path):
+        return tgi_errors.error_response(problem, path)
     return Response(problem.model_dump_json(), status_code=problem.status, media_type="application/problem+json")

@@ -71,7 +71,9 @@ class Generation:
                 self._exchange.meter.count(number, event)
                 self._queue.put_nowait((number, event))
         if not isinstance(event, UsageEvent):
-            raise HunminError(ErrorCode.UNAVAILABLE, "The model stopped before the end of its answer. Try again.")
+            raise HunminError(
+                ErrorCode.UNAVAILABLE, "The model stopped before the end of its answer. Try again.", incomplete=True
+            )
 
     def _ended(self, number: int, _: asyncio.Task[None]) -> None:
         self._queue.put_nowait((number, None))

@@ -34,6 +34,8 @@ class GatewaySettings(Settings):
     bootstrap_key: Annotated[SecretStr, AfterValidator(_a_key)] | None = None
     # The secret that keys are hashed under; None: made on the first start and kept in HUNMIN_HOME/gateway/key_pepper.
     key_pepper: Annotated[SecretStr, Field(min_length=32)] | None = None
+    # What /generate serves: a TGI server has one model, and its requests name none. None: the first one.
+    tgi_model: Annotated[str, Field(min_length=1)] | None = None
 
 
 @asynccontextmanager
@@ -50,7 +52,8 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     platform.on_ready(Welcome(database, pepper, generation, bootstrap_key=bootstrap_key).text)
     ledger = UsageLedger(database)
     app = platform.app(title="Hunmin Studio", render_error=render_error)
-    attach(app, Parts(database, pepper, Pipeline(generation, ledger), generation, platform.client("tokenizer")))
+    pipeline, tokenizer = Pipeline(generation, ledger), platform.client("tokenizer")
+    attach(app, Parts(database, pepper, pipeline, generation, tokenizer, settings.tgi_model))
     mount(app)
     try:
         yield app

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import httpx
 import openai
@@ -30,8 +31,9 @@ from hunmin_contracts.generation import (
     TopToken,
     UsageEvent,
 )
-from hunmin_contracts.ids import AccountId
+from hunmin_contracts.ids import AccountId, SoftPromptId
 from hunmin_contracts.schema import Empty
+from hunmin_contracts.soft_prompts import DESCRIBE, Manifest, SoftPromptInfo, SoftPromptRequest
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import Parts, parts_of_app
@@ -53,6 +55,19 @@ MODEL = ModelInfo(
     context_length=CONTEXT,
     vocab_size=1,
     created=1_700_000_000,
+)
+POET = SoftPromptInfo(
+    id=SoftPromptId("sp_1"),
+    name="poet",
+    version=1,
+    model=MODEL.name,
+    n_virtual=1,
+    d_model=MODEL.d_model,
+    dtype="float32",
+    digest="2" * 64,
+    size_bytes=1,
+    manifest=Manifest(),
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
 
 
@@ -78,6 +93,12 @@ class Parrot:
         async def models(_: Empty) -> ModelList:
             return ModelList(models=[MODEL])
 
+        @serve(router, DESCRIBE)
+        async def describe(request: SoftPromptRequest) -> SoftPromptInfo:
+            if request.reference not in (POET.name, POET.name + "@1"):
+                raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no soft prompt {request.reference!r}.")
+            return POET
+
         @serve(router, GENERATE)
         async def generate(request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
             self.requests.append(request)
@@ -91,7 +112,7 @@ class Parrot:
         return _service("generation", router)
 
     async def _answer(self, request: GenerateRequest) -> AsyncIterator[PromptEvent | ChunkEvent | UsageEvent]:
-        if request.model != MODEL.name:
+        if request.model not in (MODEL.name, POET.name + "@1"):
             raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no model {request.model!r}.")
         prompt = _text(request)
         _refuse(prompt, request)
@@ -113,12 +134,18 @@ class Parrot:
                     return
                 character = prompt[(step + index) % len(prompt)] if prompt else "가"
                 self.generated += 1
+                is_last = step == wanted - 1
+                is_ended = is_last and prompt.startswith("!end")
+                token = _token("" if is_ended else character, -0.5 / (1 + index), request)
+                reported = [token] if with_logprobs else []
                 yield ChunkEvent(
                     index=index,
-                    text=character,
+                    text="" if is_ended else character,
                     completion_tokens=step + 1,
-                    tokens=[_token(character, -0.5, request)] if with_logprobs else [],
-                    finish_reason=None if step < wanted - 1 else "stop" if request.stop else "length",
+                    tokens=[] if is_ended else reported,
+                    withheld=reported if is_ended else [],
+                    finish_reason=None if not is_last else "stop" if request.stop or is_ended else "length",
+                    stop=request.stop[0] if is_last and request.stop and not is_ended else None,
                 )
         yield UsageEvent(prompt_tokens=len(prompt), completion_tokens=wanted * request.n)
 
@@ -146,6 +173,8 @@ def _token(character: str, logprob: float | None, request: GenerateRequest) -> T
     candidates = [
         TopToken(id=k, text="가", bytes=list("가".encode()), logprob=-2.0) for k in range(request.logprobs or 0)
     ]
+    if not character:
+        return TokenLogprob(id=0, text="<|end|>", bytes=[], logprob=logprob, top=candidates)
     return TokenLogprob(
         id=ord(character), text=character, bytes=list(character.encode()), logprob=logprob, top=candidates
     )
