@@ -1,7 +1,7 @@
 """Soft prompts: what p-tuning leaves, `[n_virtual, d_model]` rows that take the place of tokens in a prompt.
 
 The generation service keeps them by name and version for each account, and serves them. A file is safetensors in
-PEFT's layout (one tensor, `prompt_embeddings`) whose metadata entry `hunmin` holds the `Manifest` as JSON.
+PEFT's layout (one tensor, `TENSOR`) whose metadata entry `METADATA` holds the `Manifest` as JSON.
 """
 
 from datetime import datetime
@@ -12,6 +12,9 @@ from pydantic import Base64Bytes, Field
 from hunmin_contracts.endpoint import Endpoint, UploadEndpoint
 from hunmin_contracts.ids import AccountId, SoftPromptId
 from hunmin_contracts.schema import Empty, Schema
+
+TENSOR = "prompt_embeddings"
+METADATA = "hunmin"
 
 # No `@`: it stands before the version. The first letter keeps a name apart from a number or an option.
 SoftPromptName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]

@@ -10,13 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.soft_prompts import Manifest
+from hunmin_contracts.soft_prompts import METADATA, TENSOR, Manifest
 from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-TENSOR = "prompt_embeddings"  # PEFT's name
-METADATA = "hunmin"
 MAX_VIRTUAL_TOKENS = 1024
 MAX_HEADER_BYTES = 2**18  # a template of 20,000 Hangul syllables takes a quarter of it
 

@@ -1,0 +1,100 @@
+"""`client.soft_prompts`: the account's soft prompts, by name and version."""
+
+import io
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import httpx
+from hunmin_contracts.page import Page
+from hunmin_contracts.soft_prompts import SoftPromptInfo
+
+from hunmin.call import Call, Pages, content, model, nothing, segment
+from hunmin.resource import Resource, SenderT, iterates, sends
+
+# How PEFT names the two files of an adapter.
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+class SoftPrompts(Resource[SenderT]):
+    """The soft prompts of the account. A reference is `name@version`, or `name` for its newest version."""
+
+    @sends
+    def upload(
+        self,
+        file: bytes | str | os.PathLike[str],
+        *,
+        name: str,
+        model: str,
+        template: str | None = None,
+        slots: Sequence[int] | None = None,
+    ) -> Call[SoftPromptInfo]:
+        """Keep a soft prompt as the next version of `name`, for the base model `model`.
+
+        `file` is a safetensors file as bytes or by its path, or the folder of a PEFT adapter (prompt tuning, p-tuning).
+        `template` and `slots` stand in for what the file does not say itself.
+        """
+        weights, config = _read(file)
+        form = {"name": name, "model": model}
+        if template is not None:
+            form["template"] = template
+        if slots is not None:
+            form["slots"] = f"[{','.join(map(str, slots))}]"
+        files = {"file": (ADAPTER_WEIGHTS, weights)} | ({"config": (ADAPTER_CONFIG, config)} if config else {})
+        # Sent twice it would be two versions.
+        return Call("POST", "soft-prompts", _info, form=form, files=files, is_repeatable=False)
+
+    @iterates
+    def list(self, *, name: str | None = None, page_size: int | None = None) -> Pages[SoftPromptInfo]:
+        """Iterate over the soft prompts by name, newest version first."""
+        query = {"name": name, "limit": page_size}
+        read = model(Page[SoftPromptInfo])
+        return Pages(lambda cursor: Call("GET", "soft-prompts", read, query=query | {"cursor": cursor}))
+
+    @sends
+    def get(self, reference: str) -> Call[SoftPromptInfo]:
+        """Describe one version."""
+        return Call("GET", f"soft-prompts/{segment(reference)}", _info)
+
+    @sends
+    def download(self, reference: str) -> Call[bytes]:
+        """Return the file as it was kept: safetensors with the manifest in its metadata."""
+        return Call("GET", f"soft-prompts/{segment(reference)}/file", content)
+
+    @sends
+    def export_peft(self, reference: str, folder: str | os.PathLike[str]) -> Call[Path]:
+        """Write the soft prompt into `folder` as an adapter that PEFT loads, and return the folder."""
+        return Call("GET", f"soft-prompts/{segment(reference)}/peft", _unpacked_into(Path(folder)))
+
+    @sends
+    def delete(self, reference: str) -> Call[None]:
+        """Delete one version, the newest if `reference` names none."""
+        # By its name alone, a second request would delete the version before.
+        is_one_version = "@" in reference
+        return Call("DELETE", f"soft-prompts/{segment(reference)}", nothing, is_repeatable=is_one_version)
+
+
+_info = model(SoftPromptInfo)
+
+
+def _read(file: bytes | str | os.PathLike[str]) -> tuple[bytes, bytes | None]:
+    """Return the weights, and the config of an adapter's folder."""
+    if isinstance(file, bytes):
+        return file, None
+    path = Path(file)
+    if not path.is_dir():
+        return path.read_bytes(), None
+    return (path / ADAPTER_WEIGHTS).read_bytes(), (path / ADAPTER_CONFIG).read_bytes()
+
+
+def _unpacked_into(folder: Path) -> Callable[[httpx.Response], Path]:
+    def unpack(response: httpx.Response) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+            for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):  # and nothing else, whatever the archive holds
+                (folder / name).write_bytes(archive.read(name))
+        return folder
+
+    return unpack
