@@ -1,7 +1,7 @@
 """One declaration for both ends of an internal call: the server mounts it, the client calls it."""
 
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, RootModel
 
@@ -41,12 +41,15 @@ class StreamEndpoint(Generic[RequestT, EventT]):
 
 @dataclass(frozen=True)
 class UploadEndpoint(Generic[RequestT, ResponseT]):
-    """A call whose body is a file, `application/octet-stream`.
+    """A call whose body is a file: `application/octet-stream`, the request's fields as one line of JSON, then the file.
 
-    Every field of the request outside the path is in the query, a list or an object as JSON.
+    Fields in `path` are left out of that line. (A query would not do: a template is longer than URLs may be.)
     """
 
     method: Method
     path: str
     request: type[RequestT]
     response: type[ResponseT]
+
+
+AnyEndpoint = Endpoint[Any, Any] | StreamEndpoint[Any, Any] | UploadEndpoint[Any, Any]

@@ -1,6 +1,7 @@
 """One suite for both transports: a caller cannot tell which of them carries it."""
 
 import asyncio
+import hashlib
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,6 +22,7 @@ from kit_sample.contract import (
     COUNT,
     ECHO,
     IN_FOLDER,
+    PUT_FILE,
     PUT_FOLDER,
     RELAY,
     SLEEP,
@@ -29,6 +31,7 @@ from kit_sample.contract import (
     CountRequest,
     Done,
     EchoRequest,
+    FileRequest,
     NotesRequest,
     Tick,
 )
@@ -79,6 +82,39 @@ async def test_path_and_query_carry_the_fields_of_a_get(client: Client) -> None:
     request = NotesRequest(folder="한글 & ?x=1", limit=3, tags=["a b", "나"])
     assert await client.call(IN_FOLDER, request) == request
     assert await client.call(PUT_FOLDER, request) == request
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def test_upload_carries_fields_and_file(client: Client) -> None:
+    request = FileRequest(folder="한글 & ?", title="훈민\n정음" * 3000, tags=["가", "b"], colours={"빨강": 1})
+    parts = [b"\n\0{", bytes(70_000), b"", "가".encode() * 2_000_000]
+    reply = await client.upload(PUT_FILE, request, pieces(*parts))
+    content = b"".join(parts)
+    assert reply.request == request
+    assert (reply.size, reply.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    empty = await client.upload(PUT_FILE, FileRequest(folder="a", title="b"), pieces())
+    assert empty.size == 0
+
+
+async def test_upload_is_refused_as_a_call_is(services: Running, client: Client) -> None:
+    with pytest.raises(HunminError) as caught:
+        await client.upload(PUT_FILE, FileRequest(folder="a", title="b", fail="expected"), pieces(b"x"))
+    assert (caught.value.code, caught.value.details) == (ErrorCode.OVERLOADED, {"retry_after_s": 7})
+    with pytest.raises(HunminError) as caught:
+        await client.upload(PUT_FILE, FileRequest(folder="a", title="b"), pieces(*[bytes(2**20)] * 17))
+    assert caught.value.code == ErrorCode.TOO_LARGE
+    http = services.http("echo")
+    for body, said in [
+        (b"no line", "no line of JSON"),
+        (b"{\n", "not valid JSON"),
+        (b'{"x": 1}\n', "title is missing"),
+    ]:
+        reply = await http.put("/v1/folders/a/file", content=body)
+        assert (reply.status_code, said in reply.json()["detail"]) == (400, True), reply.text
 
 
 async def test_stream_arrives_event_by_event(client: Client) -> None:

@@ -11,7 +11,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
+from hunmin_kit.blobs import Blobs, open_blobs
 from hunmin_kit.observe.metrics import new_registry
+from hunmin_kit.run.errors import StartError
 from hunmin_kit.run.settings import PlatformSettings
 from hunmin_kit.web.app import AppParts, ReadyCheck, build_app
 from hunmin_kit.web.client import Client
@@ -68,6 +70,15 @@ class Platform:
         if self._database is None:
             raise LookupError(f"{self.service} has no schema: give Service.migrations its chain.")
         return self._database
+
+    def blobs(self) -> Blobs:
+        """Return the store of files that every service shares; a StartError if its driver is not installed."""
+        try:
+            return open_blobs(self._settings.blobs_url, home=self.home)
+        except (ImportError, ValueError) as error:
+            raise StartError(
+                f"HUNMIN_BLOBS_URL cannot be opened: {error}. Install its driver, or correct it."
+            ) from None
 
     def app(self, *, title: str, ready: ReadyCheck | None = None, render_error: ErrorRenderer | None = None) -> FastAPI:
         """Return an application with errors, request ids, limits, traces, metrics, /livez /readyz /metrics on it.

@@ -69,6 +69,7 @@ class PlatformSettings(_Frozen):
 
     home: Path = Path(".hunmin")
     database_url: SecretStr | None = None  # None: an embedded server under `home`
+    blobs_url: str | None = None  # e.g. s3://bucket/prefix; None: a folder under `home`
     database_pool_size: int = Field(default=10, ge=1, le=200)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: LogFormat | None = None  # None: for a terminal if there is one
@@ -86,6 +87,13 @@ class PlatformSettings(_Frozen):
     def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(_POSTGRESQL):
             raise ValueError("it is written as postgresql://user:password@host/database")
+        return url
+
+    @field_validator("blobs_url")
+    @classmethod
+    def _is_blobs(cls, url: str | None) -> str | None:
+        if url is not None and "://" not in url:
+            raise ValueError("it is written as s3://bucket/prefix, or with another protocol of fsspec")
         return url
 
     @property

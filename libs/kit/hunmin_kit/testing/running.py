@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from hunmin_kit.observe import logs
 from hunmin_kit.run.hosting import IN_PROCESS_URL, Hosted, hosted
 from hunmin_kit.run.plan import Plan, plan
+from hunmin_kit.run.platform import Platform
 from hunmin_kit.run.server import bind, listening, url_of
 from hunmin_kit.run.service import Service
 from hunmin_kit.run.settings import service_prefix
@@ -58,6 +59,10 @@ class Running:
     def app(self, name: str) -> FastAPI:
         """Return that service's application."""
         return self._up.apps[name]
+
+    def platform(self, name: str) -> Platform:
+        """Return what that service was given."""
+        return self._up.platforms[name]
 
     def url(self, name: str) -> str:
         """Return where that service answers; of use to other programs only with `network=True`."""

@@ -2,14 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
-from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
+from hunmin_contracts.endpoint import AnyEndpoint, Endpoint, StreamEndpoint, UploadEndpoint
 from hunmin_contracts.errors import ErrorCode, HunminError, Problem
 from opentelemetry import propagate, trace
 from pydantic import BaseModel, RootModel, ValidationError
@@ -55,10 +55,21 @@ class Client:
 
     async def call(self, endpoint: Endpoint[RequestT, ResponseT], request: RequestT) -> ResponseT:
         """Return the callee's response; raise HunminError as it raised it, UNAVAILABLE or DEADLINE_EXCEEDED."""
-        with self._span(endpoint) as span, self._as_hunmin_errors():
-            async with asyncio.timeout(self._deadlines.call_s):
-                response = await self._http.send(self._request(endpoint, request, span))
-            self._raise_for_status(response)
+        with self._span(endpoint) as span:
+            response = await self._answer(self._request(endpoint, request, span))
+            return endpoint.response.model_validate_json(response.content)
+
+    async def upload(
+        self, endpoint: UploadEndpoint[RequestT, ResponseT], request: RequestT, file: AsyncIterable[bytes]
+    ) -> ResponseT:
+        """Send `file` as it comes, of which nothing is kept here, and return or raise as `call` does."""
+        with self._span(endpoint) as span:
+            path, fields = _filled(endpoint.path, request)
+            body = _behind(request.model_dump_json(exclude=fields, by_alias=True).encode(), file)
+            headers = {**self._headers(span), "content-type": "application/octet-stream"}
+            response = await self._answer(
+                self._http.build_request(endpoint.method, path, content=body, headers=headers)
+            )
             return endpoint.response.model_validate_json(response.content)
 
     @asynccontextmanager
@@ -99,22 +110,30 @@ class Client:
                     raise Problem.model_validate_json(data).error()
                 yield endpoint.event.model_validate_json(data)
 
-    def _request(
-        self, endpoint: Endpoint[Any, Any] | StreamEndpoint[Any, Any], request: BaseModel, span: trace.Span
-    ) -> httpx.Request:
-        headers: dict[str, str] = {HEADER: current_or_new_request_id()}
-        propagate.inject(headers, context=trace.set_span_in_context(span))
-        fields = _FIELD.findall(endpoint.path)
-        path = _FIELD.sub(lambda match: quote(str(getattr(request, match[1])), safe=""), endpoint.path)
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        with self._as_hunmin_errors():
+            async with asyncio.timeout(self._deadlines.call_s):
+                response = await self._http.send(request)
+        self._raise_for_status(response)
+        return response
+
+    def _request(self, endpoint: AnyEndpoint, request: BaseModel, span: trace.Span) -> httpx.Request:
+        headers = self._headers(span)
+        path, fields = _filled(endpoint.path, request)
         if endpoint.method in ("GET", "DELETE"):
-            query = request.model_dump(mode="json", exclude=set(fields), exclude_none=True)
+            query = request.model_dump(mode="json", exclude=fields, exclude_none=True)
             return self._http.build_request(endpoint.method, path, params=query, headers=headers)
-        body = request.model_dump_json(exclude=set(fields), by_alias=True).encode()
+        body = request.model_dump_json(exclude=fields, by_alias=True).encode()
         headers["content-type"] = "application/json"
         return self._http.build_request(endpoint.method, path, content=body, headers=headers)
 
+    def _headers(self, span: trace.Span) -> dict[str, str]:
+        headers: dict[str, str] = {HEADER: current_or_new_request_id()}
+        propagate.inject(headers, context=trace.set_span_in_context(span))
+        return headers
+
     @contextmanager
-    def _span(self, endpoint: Endpoint[Any, Any] | StreamEndpoint[Any, Any]) -> Iterator[trace.Span]:
+    def _span(self, endpoint: AnyEndpoint) -> Iterator[trace.Span]:
         # Never the current span: a stream's block may be left in another context than the one it was entered in.
         span = self._tracer.start_span(
             f"{endpoint.method} {endpoint.path}",
@@ -172,3 +191,15 @@ class Client:
             f"The service {self._service} {what}. Try again shortly.",
             retry_after_s=_RETRY_AFTER_S,
         )
+
+
+def _filled(path: str, request: BaseModel) -> tuple[str, set[str]]:
+    """Return `path` with the request's values in it, and the names of those fields."""
+    filled = _FIELD.sub(lambda match: quote(str(getattr(request, match[1])), safe=""), path)
+    return filled, set(_FIELD.findall(path))
+
+
+async def _behind(head: bytes, file: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    yield head + b"\n"
+    async for piece in file:
+        yield piece

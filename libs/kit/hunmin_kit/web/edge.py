@@ -4,6 +4,7 @@ It reads the body (bounded), runs the application, cancels it when the client le
 problem document, and writes one log line and one metric. It knows no route."""
 
 import asyncio
+import io
 import json
 import re
 import time
@@ -22,6 +23,7 @@ from hunmin_kit.web.request_id import HEADER, accept_request_id, request_context
 
 OBSERVATION_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 ERROR_KEY = "hunmin.error"  # in the ASGI scope: the code of the error that was answered, also within a stream
+_FORM_PIECE_BYTES = 2**16
 CLIENT_LEFT = 499  # nginx's number for it; never sent, only counted
 
 _log = structlog.get_logger()
@@ -88,7 +90,6 @@ class Edge:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         try:
             body = await _read_body(scope, receive, self._body_limit_bytes)
-            _check_json(scope, body)
             await _run_until_client_leaves(self._app, scope, body, receive, send, answer)
         except ClientLeft:
             return
@@ -116,21 +117,47 @@ class Edge:
         )
 
 
-async def _read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    declared = Headers(scope=scope).get("content-length", "")
+class _Body:
+    """A request's body, which the application is given once, and which then is no longer kept here."""
+
+    def __init__(self, content: bytes, *, piece_bytes: int) -> None:
+        self._content: bytes | None = content
+        self._piece_bytes = piece_bytes
+        self._sent = 0
+
+    def next_message(self) -> Message | None:
+        """Return its next piece; None after the last."""
+        if self._content is None:
+            return None
+        start, end = self._sent, self._sent + self._piece_bytes
+        piece = self._content[start:end]  # all of it is itself, and no copy
+        if more := end < len(self._content):
+            self._sent = end
+        else:
+            self._content = None
+        return {"type": "http.request", "body": piece, "more_body": more}
+
+
+async def _read_body(scope: Scope, receive: Receive, limit_bytes: int) -> _Body:
+    headers = Headers(scope=scope)
+    declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
-    body = bytearray()
+    body = io.BytesIO()  # gives its content away without a copy
     more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        body += message.get("body", b"")
-        if len(body) > limit_bytes:
+        body.write(message.get("body", b""))
+        if body.tell() > limit_bytes:
             raise _too_large(limit_bytes)
         more = message.get("more_body", False)
-    return bytes(body)
+    content = body.getvalue()
+    _check_json(headers, content)
+    # A form's parser copies whatever it is given at a time.
+    is_form = headers.get("content-type", "").startswith("multipart/")
+    return _Body(content, piece_bytes=_FORM_PIECE_BYTES if is_form else max(1, len(content)))
 
 
 def _too_large(limit_bytes: int) -> HunminError:
@@ -141,12 +168,12 @@ def _too_large(limit_bytes: int) -> HunminError:
     )
 
 
-def _check_json(scope: Scope, body: bytes) -> None:
+def _check_json(headers: Headers, body: bytes) -> None:
     """Refuse what Python's JSON reader lets through and nothing after it can carry: NaN, Infinity, lone surrogates.
 
     The body is parsed here only if a fast scan finds one of their spellings; malformed JSON is left to the route.
     """
-    if not is_json(Headers(scope=scope).get("content-type")) or not _SUSPICIOUS_JSON.search(body):
+    if not is_json(headers.get("content-type")) or not _SUSPICIOUS_JSON.search(body):
         return
     try:
         json.dumps(json.loads(body, parse_constant=_refuse_constant), ensure_ascii=False).encode()
@@ -170,7 +197,7 @@ def _refuse_constant(name: str) -> float:
 
 
 async def _run_until_client_leaves(
-    app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: Send, answer: _Answer
+    app: ASGIApp, scope: Scope, body: _Body, receive: Receive, send: Send, answer: _Answer
 ) -> None:
     """Run `app` in this task, and cancel it once the client is gone, whether or not it streams.
 
@@ -178,13 +205,10 @@ async def _run_until_client_leaves(
     """
     task = asyncio.current_task()
     gone = asyncio.Event()
-    body_is_read = False
 
     async def replay() -> Message:
-        nonlocal body_is_read
-        if not body_is_read:
-            body_is_read = True
-            return {"type": "http.request", "body": body, "more_body": False}
+        if (message := body.next_message()) is not None:
+            return message
         await gone.wait()
         return {"type": "http.disconnect"}
 

@@ -3,9 +3,9 @@
 (`httpx.ASGITransport` buffers the whole answer, and lets the caller's context variables leak into the callee.)"""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import httpx
@@ -23,7 +23,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` and return as soon as the answer's head is there."""
-        exchange = _Exchange(await request.aread())
+        exchange = _Exchange(cast(AsyncIterable[bytes], request.stream))
         # A fresh context: identity and trace reach the callee in headers, as over the network, or not at all.
         task = asyncio.create_task(exchange.run(self._find_app(), _scope(request)), context=Context())
         self._exchanges[task] = exchange
@@ -46,8 +46,8 @@ class InProcessTransport(httpx.AsyncBaseTransport):
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, body: bytes) -> None:
-        self._body: bytes | None = body
+    def __init__(self, body: AsyncIterable[bytes]) -> None:
+        self._body: AsyncIterator[bytes] | None = aiter(body)
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue(_WINDOW)
         self._gone = asyncio.Event()
 
@@ -75,8 +75,11 @@ class _Exchange:
 
     async def _receive(self) -> Message:
         if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
+            try:
+                return {"type": "http.request", "body": await anext(self._body), "more_body": True}
+            except StopAsyncIteration:
+                self._body = None
+                return {"type": "http.request", "body": b"", "more_body": False}
         await self._gone.wait()
         return {"type": "http.disconnect"}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
-from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
+from hunmin_contracts.endpoint import AnyEndpoint, StreamEndpoint, UploadEndpoint
 from hunmin_contracts.errors import ErrorCode, HunminError
 from pydantic import BaseModel, ValidationError
 
@@ -20,20 +20,19 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 BODILESS = ("GET", "DELETE")
 
 
-def serve(
-    router: APIRouter, endpoint: Endpoint[Any, Any] | StreamEndpoint[Any, Any]
-) -> Callable[[FunctionT], FunctionT]:
+def serve(router: APIRouter, endpoint: AnyEndpoint) -> Callable[[FunctionT], FunctionT]:
     """Mount the decorated function at `endpoint`. Its first parameter is the request; others are FastAPI dependencies.
 
     An Endpoint's function returns the response. A StreamEndpoint's is an async generator of events: what it raises
     before the first event is an ordinary error status, after it an `error` event; it is closed when the client leaves.
+    An UploadEndpoint's returns the response too; its second parameter is the file, a memoryview.
     """
 
     def mount(function: FunctionT) -> FunctionT:
         answer = _streamed(function) if isinstance(endpoint, StreamEndpoint) else _whole(function)
         # Not functools.wraps: FastAPI unwraps a route to see whether it is a generator, and would run it itself.
         answer.__name__, answer.__doc__ = function.__name__, function.__doc__
-        answer.__signature__ = _signature(function, endpoint.request, is_bodiless=endpoint.method in BODILESS)  # type: ignore[attr-defined]
+        answer.__signature__ = _signature(function, endpoint)  # type: ignore[attr-defined]
         router.add_api_route(
             endpoint.path,
             answer,
@@ -47,16 +46,16 @@ def serve(
 
 
 def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
-    async def answer(_hunmin_request: Any, **dependencies: Any) -> Response:
-        reply: BaseModel = await function(_hunmin_request, **dependencies)
+    async def answer(_hunmin_parsed: tuple[Any, ...], **dependencies: Any) -> Response:
+        reply: BaseModel = await function(*_hunmin_parsed, **dependencies)
         return Response(reply.model_dump_json(by_alias=True), media_type="application/json")
 
     return answer
 
 
 def _streamed(function: Callable[..., Any]) -> Callable[..., Any]:
-    async def answer(_hunmin_request: Any, **dependencies: Any) -> Response:
-        return EventStream(_encoded(function(_hunmin_request, **dependencies)))
+    async def answer(_hunmin_parsed: tuple[Any, ...], **dependencies: Any) -> Response:
+        return EventStream(_encoded(function(*_hunmin_parsed, **dependencies)))
 
     return answer
 
@@ -67,50 +66,73 @@ async def _encoded(events: AsyncGenerator[BaseModel, None]) -> AsyncGenerator[by
             yield b"data: " + event.model_dump_json(by_alias=True).encode() + b"\n\n"
 
 
-def _signature(function: Callable[..., Any], model: type[BaseModel], *, is_bodiless: bool) -> inspect.Signature:
-    """Return the signature that FastAPI sees: the request parsed by us, every other parameter as it was written."""
+def _signature(function: Callable[..., Any], endpoint: AnyEndpoint) -> inspect.Signature:
+    """Return the signature that FastAPI sees: what we parse as one parameter, every other as it was written."""
     hints = get_type_hints(function, include_extras=True)
-    _, *others = inspect.signature(function).parameters.values()
-    parse = _query_parser(model) if is_bodiless else _body_parser(model)
+    if isinstance(endpoint, UploadEndpoint):
+        parse, parsed = _upload_parser(endpoint.request), 2
+    elif endpoint.method in BODILESS:
+        parse, parsed = _query_parser(endpoint.request), 1
+    else:
+        parse, parsed = _body_parser(endpoint.request), 1
     request = inspect.Parameter(
-        "_hunmin_request", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(parse)]
+        "_hunmin_parsed", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(parse)]
     )
     dependencies = [
-        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY) for parameter in others
+        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in list(inspect.signature(function).parameters.values())[parsed:]
     ]
     return inspect.Signature([request, *dependencies])
 
 
 def _body_parser(model: type[BaseModel]) -> Callable[..., Any]:
-    async def parse(request: Request) -> BaseModel:
+    async def parse(request: Request) -> tuple[BaseModel]:
         body = await request.body()
         if body and not is_json(request.headers.get("content-type")):
             raise HunminError(
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON. Send application/json."
             )
-        try:
-            if not request.path_params:
-                return model.model_validate_json(body)
-            values = json.loads(body or b"{}")
-            return model.model_validate(values | request.path_params if isinstance(values, dict) else values)
-        except ValidationError as error:
-            raise _refusal(error, body) from None
-        except ValueError:
-            raise HunminError(
-                ErrorCode.INVALID_REQUEST, "The body is not valid JSON. Correct it and send it again."
-            ) from None
+        return (_validated(model, body, request.path_params),)
 
     return parse
+
+
+def _upload_parser(model: type[BaseModel]) -> Callable[..., Any]:
+    async def parse(request: Request) -> tuple[BaseModel, memoryview]:
+        body = await request.body()
+        end = body.find(b"\n")
+        if end < 0:
+            raise HunminError(
+                ErrorCode.INVALID_REQUEST,
+                "The body has no line of JSON before the file. Put it there, and a line feed.",
+            )
+        return _validated(model, body[:end], request.path_params), memoryview(body)[end + 1 :]
+
+    return parse
+
+
+def _validated(model: type[BaseModel], body: bytes, path_params: dict[str, Any]) -> BaseModel:
+    try:
+        if not path_params:
+            return model.model_validate_json(body)
+        values = json.loads(body or b"{}")
+        return model.model_validate(values | path_params if isinstance(values, dict) else values)
+    except ValidationError as error:
+        raise _refusal(error, body) from None
+    except ValueError:
+        raise HunminError(
+            ErrorCode.INVALID_REQUEST, "The body is not valid JSON. Correct it and send it again."
+        ) from None
 
 
 def _query_parser(model: type[BaseModel]) -> Callable[..., Any]:
     lists = {name for name, field in model.model_fields.items() if _is_list(field.annotation)}
 
-    async def parse(request: Request) -> BaseModel:
+    async def parse(request: Request) -> tuple[BaseModel]:
         query = request.query_params
         values: dict[str, Any] = {name: query.getlist(name) if name in lists else query[name] for name in query}
         try:
-            return model.model_validate(values | request.path_params)
+            return (model.model_validate(values | request.path_params),)
         except ValidationError as error:
             raise RequestValidationError(
                 [{**item, "loc": ("query", *item["loc"])} for item in error.errors(include_url=False)]

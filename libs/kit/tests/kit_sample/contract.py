@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
+from hunmin_contracts.endpoint import Endpoint, StreamEndpoint, UploadEndpoint
 from hunmin_contracts.schema import Empty, Schema
 from pydantic import Field, RootModel
 
@@ -55,6 +55,20 @@ class NoteResponse(Schema):
     count: int
 
 
+class FileRequest(Schema):
+    folder: str
+    title: str
+    tags: list[str] | None = None
+    colours: dict[str, int] = {}
+    fail: str | None = None
+
+
+class FileResponse(Schema):
+    request: FileRequest
+    size: int
+    sha256: str
+
+
 class NotesRequest(Schema):
     folder: str
     limit: int = 10
@@ -71,3 +85,4 @@ IN_FOLDER = Endpoint("GET", "/v1/folders/{folder}", NotesRequest, NotesRequest)
 PUT_FOLDER = Endpoint("PUT", "/v1/folders/{folder}", NotesRequest, NotesRequest)
 RELAY = Endpoint("POST", "/v1/relay", EchoRequest, EchoResponse)
 RELAY_COUNT = StreamEndpoint("POST", "/v1/relay-count", CountRequest, CountEvent)
+PUT_FILE = UploadEndpoint("PUT", "/v1/folders/{folder}/file", FileRequest, FileResponse)

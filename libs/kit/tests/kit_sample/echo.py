@@ -1,6 +1,7 @@
 """The callee."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from kit_sample.contract import (
     COUNT,
     ECHO,
     IN_FOLDER,
+    PUT_FILE,
     PUT_FOLDER,
     SLEEP,
     STATE,
@@ -23,6 +25,8 @@ from kit_sample.contract import (
     Done,
     EchoRequest,
     EchoResponse,
+    FileRequest,
+    FileResponse,
     NotesRequest,
     StateResponse,
     Tick,
@@ -97,6 +101,11 @@ def routes(open_: Open) -> APIRouter:
     @serve(router, PUT_FOLDER)
     async def put_folder(request: NotesRequest) -> NotesRequest:
         return request
+
+    @serve(router, PUT_FILE)
+    async def put_file(request: FileRequest, file: memoryview) -> FileResponse:
+        fail(request.fail)
+        return FileResponse(request=request, size=len(file), sha256=hashlib.sha256(file).hexdigest())
 
     return router
 
