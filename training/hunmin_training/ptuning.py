@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from hunmin.tuning import LstmPromptEncoder
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -19,23 +20,6 @@ class Example:
 
     ids: list[int]
     label: int
-
-
-class PromptEncoder(nn.Module):
-    """Trainable inputs through a bidirectional two-layer LSTM and an MLP, giving [n_virtual, d_model]."""
-
-    def __init__(self, n_virtual: int, d_model: int, *, scale: float) -> None:
-        super().__init__()
-        self.inputs = nn.Parameter(torch.randn(n_virtual, d_model))
-        self.lstm = nn.LSTM(d_model, d_model // 2, num_layers=2, bidirectional=True, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(d_model, d_model), nn.ReLU(), nn.Linear(d_model, d_model))
-        self.scale = scale  # the size of the model's own embeddings, so that a fresh prompt looks like tokens
-
-    def forward(self) -> Tensor:
-        """Return the virtual tokens, shape [n_virtual, d_model]."""
-        hidden, _ = self.lstm(self.inputs[None])
-        out = self.mlp(hidden)[0]
-        return F.layer_norm(out, out.shape[-1:]) * self.scale
 
 
 @dataclass(frozen=True)
@@ -87,7 +71,7 @@ def tune(
     torch.manual_seed(seed)
     task.model.requires_grad_(requires_grad=False)
     scale = float(task.model.get_parameter("transformer.wte.weight").std())
-    encoder = PromptEncoder(n_virtual, task.model.config.hidden_size, scale=scale)
+    encoder = LstmPromptEncoder(n_virtual, task.model.config.hidden_size, scale=scale, seed=seed)
     steps = epochs * -(-len(train) // batch)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps, pct_start=0.1)
