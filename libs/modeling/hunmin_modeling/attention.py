@@ -41,16 +41,21 @@ class Span:
 
 @dataclass(frozen=True)
 class _Decode:
-    """How the single queries of n sequences meet N rows of blocks: row r is block `select[r]`, or `first + r`."""
+    """How the single queries of n sequences meet N rows, each a block: those of `stretches`, then those of `copied`.
+
+    A stretch is read where it lies, with the blocks of others in it; a block that several sequences hold is copied out
+    for all but one. Place p of n * m is block p % m of sequence p // m.
+    """
 
     queries: int
-    select: Tensor | None
-    first: int
-    owner: Tensor  # [N] the sequence of each block row
-    to_sequence: Tensor  # [n * m] the block row of place (sequence, nth block); any row where there is none
-    to_block: Tensor  # [N] the place of each block row
+    stretches: list[tuple[int, int]]  # first block and end in the pool
+    copied: Tensor | None
+    owner: Tensor  # [N] the sequence of each row; any for a block that is nobody's here
+    to_sequence: Tensor  # [n * m] the row of each place; any row where there is none
+    to_block: Tensor  # [N] the place of each row
     mask: Tensor  # [n, 1, m, block_size] 0 where a key is, else -inf
-    membership: Tensor  # [n, N] 1 where the block is the sequence's
+    owned: Tensor | None  # the rows that are somebody's here; None: all are
+    owner_of_owned: Tensor
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class PackedBatch:
     every other span runs alone.
     """
 
-    def __init__(self, pool: KvPool, spans: Sequence[Span], *, dtype: torch.dtype) -> None:
+    def __init__(self, pool: KvPool, spans: Sequence[Span]) -> None:
         """Lay out the tokens of `spans`, in that order."""
         self.pool = pool
         size = pool.block_size
@@ -81,8 +86,13 @@ class PackedBatch:
         self.positions = torch.from_numpy(flat)  # [T]
         self.offsets = torch.from_numpy(flat % size)  # [T]
         self.blocks = torch.from_numpy(np.concatenate(places))  # [T]
+        # A block is cleared before its first token is written: a former owner may have left there what is not a number,
+        # and a weight of 0 does not undo that.
+        fresh = self.blocks[self.offsets == 0]
+        if len(fresh):
+            pool.clear(fresh)
         singles = next((i for i, span in enumerate(spans) if span.count > 1), len(spans))
-        self.decode = _decode(spans[:singles], size, dtype) if singles else None
+        self.decode = _decode(spans[:singles], size) if singles else None
         self.prefills: list[_Prefill] = []
         begin = singles
         for span in spans[singles:]:
@@ -117,36 +127,58 @@ class PackedBatch:
         return result
 
 
-def _decode(spans: Sequence[Span], size: int, dtype: torch.dtype) -> _Decode:
+def _decode(spans: Sequence[Span], size: int) -> _Decode:
     used = [span.blocks[: span.start // size + 1] for span in spans]
     counts = np.array([len(blocks) for blocks in used])
-    n, most, total = len(spans), int(counts.max()), int(counts.sum())
-    blocks = np.concatenate([np.asarray(b) for b in used])
+    n, most = len(spans), int(counts.max())
+    blocks = np.concatenate([np.asarray(b, dtype=np.int64) for b in used])
     sequence = np.repeat(np.arange(n), counts)
-    nth = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
-    first, last = int(blocks.min()), int(blocks.max()) + 1
-    # A stretch of the pool with other blocks in between is read whole while that costs less than copying ours out.
-    scattered = last - first > 2 * total
-    rows = np.arange(total) if scattered else blocks - first
-    width = total if scattered else last - first
+    place = sequence * most + np.arange(len(blocks)) - np.repeat(np.cumsum(counts) - counts, counts)
+    stretches, row, copied = _layout(blocks)
+    width = sum(end - first for first, end in stretches) + len(copied)
     owner, to_block = np.zeros(width, np.int64), np.zeros(width, np.int64)
-    owner[rows], to_block[rows] = sequence, sequence * most + nth
+    owner[row], to_block[row] = sequence, place
     to_sequence = np.zeros(n * most, np.int64)
-    to_sequence[sequence * most + nth] = rows
-    membership = np.zeros((n, width), np.float32)
-    membership[sequence, rows] = 1
+    to_sequence[place] = row
     lengths = np.array([span.start + 1 for span in spans])
     mask = np.where(np.arange(most * size) < lengths[:, None], np.float32(0), np.float32("-inf"))
     return _Decode(
         queries=n,
-        select=torch.from_numpy(blocks) if scattered else None,
-        first=first,
+        stretches=stretches,
+        copied=torch.from_numpy(blocks[copied]) if len(copied) else None,
         owner=torch.from_numpy(owner),
         to_sequence=torch.from_numpy(to_sequence),
         to_block=torch.from_numpy(to_block),
         mask=torch.from_numpy(mask).view(n, 1, most, size),
-        membership=torch.from_numpy(membership).to(dtype),
+        owned=None if width == len(blocks) else torch.from_numpy(row),
+        owner_of_owned=torch.from_numpy(owner if width == len(blocks) else sequence),
     )
+
+
+# Each stretch is a product of its own, which costs some microseconds a layer: so few, and none that copying matches.
+_MOST_STRETCHES = 4
+_LEAST_STRETCH = 8
+_LONGEST_GAP = 2
+
+
+def _layout(blocks: "np.ndarray[Any, np.dtype[np.int64]]") -> tuple[list[tuple[int, int]], Any, Any]:
+    """Return the stretches to read in place, the row of each of `blocks`, and which of them are to be copied out."""
+    distinct, first_at = np.unique(blocks, return_index=True)
+    breaks = np.flatnonzero(np.diff(distinct) > _LONGEST_GAP + 1) + 1
+    runs = np.split(np.arange(len(distinct)), breaks)
+    if len(runs) > 1:
+        runs = sorted((run for run in runs if len(run) >= _LEAST_STRETCH), key=len, reverse=True)[:_MOST_STRETCHES]
+    stretches: list[tuple[int, int]] = []
+    row = np.full(len(blocks), -1, np.int64)
+    width = 0
+    for run in runs:
+        first, end = int(distinct[run[0]]), int(distinct[run[-1]]) + 1
+        row[first_at[run]] = width + distinct[run] - first
+        stretches.append((first, end))
+        width += end - first
+    copied = np.flatnonzero(row < 0)
+    row[copied] = width + np.arange(len(copied))
+    return stretches, row, copied
 
 
 def _prefill(span: Span, begin: int, size: int) -> _Prefill:
@@ -184,27 +216,42 @@ def batch_attention(
 def _attend_decode(pool: KvPool, layer: int, query: Tensor, plan: _Decode, scaling: float) -> Tensor:
     """Return [n, heads, head_dim] for the first n queries of `query` [1, heads, T, head_dim]."""
     n, rows = plan.queries, plan.owner.shape[0]
-    keys, values = pool.keys[layer], pool.values[layer]
-    if plan.select is None:
-        keys, values = keys[plan.first : plan.first + rows], values[plan.first : plan.first + rows]
-    else:
-        keys, values = keys[plan.select], values[plan.select]
-    _, kv_heads, size, width = keys.shape
-    heads = query.shape[1]
+    heads, width = query.shape[1], query.shape[3]
+    kv_heads, size = pool.keys[layer].shape[1:3]
     groups = heads // kv_heads
     queries = query[0, :, :n].transpose(0, 1).index_select(0, plan.owner)  # [N, heads, head_dim]
-    scores = torch.bmm(
-        queries.view(rows * kv_heads, groups, width), keys.reshape(rows * kv_heads, size, width).transpose(1, 2)
-    )  # [N * kv_heads, groups, block_size]
+    queries = queries.view(rows * kv_heads, groups, width)
+    scores = _multiply(queries, pool.keys[layer], plan, transposed=True)  # [N * kv_heads, groups, block_size]
     scores = scores.view(rows, heads * size).index_select(0, plan.to_sequence)
     scores = scores.view(n, -1, heads, size).transpose(1, 2)  # [n, heads, m, block_size]
     weights = torch.add(plan.mask, scores, alpha=scaling).flatten(2).softmax(-1)  # float32 [n, heads, m * block_size]
     weights = weights.to(query.dtype).view(n, heads, -1, size).transpose(1, 2).reshape(-1, heads * size)
-    weights = weights.index_select(0, plan.to_block)  # [N, heads * block_size]
-    partial = torch.bmm(
-        weights.view(rows * kv_heads, groups, size), values.reshape(rows * kv_heads, size, width)
-    )  # [N * kv_heads, groups, head_dim]
-    return (plan.membership @ partial.view(rows, heads * width)).view(n, heads, width)
+    weights = weights.index_select(0, plan.to_block).view(rows * kv_heads, groups, size)
+    partial = _multiply(weights, pool.values[layer], plan, transposed=False).view(rows, heads * width)
+    # By index, not by a product with zeros and ones: what another's block holds must not matter, be it not a number.
+    if plan.owned is not None:
+        partial = partial.index_select(0, plan.owned)
+    result = partial.new_zeros(n, heads * width).index_add_(0, plan.owner_of_owned, partial)
+    return result.view(n, heads, width)
+
+
+def _multiply(left: Tensor, pool: Tensor, plan: _Decode, *, transposed: bool) -> Tensor:
+    """Multiply `left` [N * kv_heads, groups, x] with the rows of `pool` [blocks, kv_heads, block_size, head_dim]."""
+    parts = [pool[first:end] for first, end in plan.stretches]
+    if plan.copied is not None:
+        parts.append(pool.index_select(0, plan.copied))
+    matrices = [part.flatten(0, 1) for part in parts]  # of the pool's memory, [rows * kv_heads, block_size, head_dim]
+    if transposed:
+        matrices = [matrix.transpose(1, 2) for matrix in matrices]
+    if len(matrices) == 1:
+        return torch.bmm(left, matrices[0])
+    result = left.new_empty(left.shape[0], left.shape[1], matrices[0].shape[2])
+    begin = 0
+    for matrix in matrices:
+        end = begin + matrix.shape[0]
+        torch.bmm(left[begin:end], matrix, out=result[begin:end])
+        begin = end
+    return result
 
 
 AttentionInterface.register(ATTENTION, batch_attention)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from hunmin_modeling.attention import ATTENTION, PackedBatch
+from hunmin_modeling.attention import ATTENTION, AttentionBatch
 from hunmin_modeling.linear import pack_linears
 
 # Those whose output the truth test compares with `generate`. Another may hold what our attention leaves out
@@ -50,18 +50,28 @@ class Checkpoint:
         """The class of the model definition, such as `GPT2LMHeadModel`."""
         return type(self.model).__name__
 
-    def logits(self, ids: Tensor, batch: PackedBatch, rows: Tensor) -> Tensor:
-        """Run the packed tokens `ids` [T] and return the logits [R, vocab] after those at `rows` [R]."""
-        with torch.inference_mode():
-            output = self.model(
-                input_ids=ids[None],
-                position_ids=batch.positions[None],
-                use_cache=False,
-                logits_to_keep=rows,
-                batch=batch,
-            )
-        logits: Tensor = output.logits[0]
-        return logits
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return what tokens `ids` [T] are to the model, [T, d_model]."""
+        embedded: Tensor = self.model.get_input_embeddings()(ids)
+        return embedded
+
+    def forward(
+        self, embeddings: Tensor, positions: Tensor, batch: AttentionBatch, *, rows: Tensor, with_hidden: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run T packed tokens, given as `embeddings` [T, d_model] with their `positions` [T].
+
+        Returns the logits [R, vocab] after those at `rows` [R], and if asked for the last layer's hidden states of all,
+        [T, d_model].
+        """
+        output = self.model(
+            inputs_embeds=embeddings[None],
+            position_ids=positions[None],
+            use_cache=False,
+            logits_to_keep=rows,
+            output_hidden_states=with_hidden,
+            batch=batch,
+        )
+        return output.logits[0], output.hidden_states[-1][0] if with_hidden else None
 
 
 def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32) -> Checkpoint:

@@ -13,8 +13,12 @@ class KvPool:
         layers, heads, width = _shape(config)
         self.block_size = block_size
         # Zeros, not garbage: attention gives weight 0 to places where no token is, and 0 * NaN is NaN.
-        self.keys = [torch.zeros(blocks, heads, block_size, width, dtype=dtype) for _ in range(layers)]
-        self.values = [torch.zeros(blocks, heads, block_size, width, dtype=dtype) for _ in range(layers)]
+        self._all = torch.zeros(layers, 2, blocks, heads, block_size, width, dtype=dtype)
+        self.keys, self.values = ([part[which] for part in self._all] for which in range(2))
+
+    def clear(self, blocks: Tensor) -> None:
+        """Fill `blocks` with zeros in every layer."""
+        self._all.index_fill_(2, blocks, 0)
 
     def write(self, layer: int, keys: Tensor, values: Tensor, *, blocks: Tensor, offsets: Tensor) -> None:
         """Store `keys`, `values` [kv_heads, T, head_dim] of T tokens, token t at `offsets[t]` of block `blocks[t]`."""

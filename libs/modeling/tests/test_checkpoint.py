@@ -26,9 +26,9 @@ def packed_logits(checkpoint: Checkpoint, ids: torch.Tensor, schedule: list[Part
     pool = KvPool(checkpoint.config, blocks=20, block_size=8, dtype=checkpoint.dtype)
     found = torch.zeros(*ids.shape, checkpoint.vocab_size)
     for parts in schedule:
-        batch = PackedBatch(pool, [Span(BLOCKS[i], start, count) for i, start, count in parts], dtype=checkpoint.dtype)
+        batch = PackedBatch(pool, [Span(BLOCKS[i], start, count) for i, start, count in parts])
         tokens = torch.cat([ids[i, start : start + count] for i, start, count in parts])
-        logits = checkpoint.logits(tokens, batch, torch.arange(len(tokens)))
+        logits, _ = checkpoint.forward(checkpoint.embed(tokens), batch.positions, batch, rows=torch.arange(len(tokens)))
         for (i, start, count), rows in zip(parts, logits.split([part[2] for part in parts]), strict=True):
             found[i, start : start + count] = rows.float()
     return found

@@ -68,13 +68,19 @@ def new_engine(checkpoint: Callable[[str], Checkpoint], vocabulary: Syllables) -
     """Make an engine whose pool holds `blocks` blocks of 4 tokens; an unexpected error in it fails the test."""
 
     def make(
-        model_type: str = "gpt2", *, blocks: int = 96, max_batch_tokens: int = 64, max_running: int = 16
+        model_type: str = "gpt2",
+        *,
+        blocks: int = 96,
+        max_batch_tokens: int = 64,
+        max_running: int = 16,
+        prefix_cache: bool = True,
     ) -> Engine:
         model = checkpoint(model_type)
         limits = EngineLimits(
             max_batch_tokens=max_batch_tokens,
             max_running=max_running,
             block_size=4,
+            prefix_cache=prefix_cache,
             kv_bytes=blocks * 4 * kv_bytes_per_token(model.config, model.dtype),
         )
         return Engine(model, vocabulary, limits, on_failure=_raise)

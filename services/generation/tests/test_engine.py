@@ -8,6 +8,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import ChunkEvent, PromptEvent, Sampling, UsageEvent
 from hunmin_generation.engine.engine import Engine
 from hunmin_generation.engine.request import Completion, EngineRequest, Event
+from hunmin_modeling.soft_prompt import SoftPromptRows
 from hunmin_modeling.testing import tiny_model
 
 GREEDY = Sampling(temperature=0)
@@ -196,25 +197,24 @@ class TestFailures:
         assert text(good) == text(complete(engine))
         self.assert_whole(engine)
 
-    def test_logits_that_are_not_numbers_end_their_request_alone(self, engine, monkeypatch) -> None:
-        logits = engine.checkpoint.logits
-
-        def spoilt(ids: torch.Tensor, batch: object, rows: torch.Tensor) -> torch.Tensor:
-            found = logits(ids, batch, rows)
-            found[(ids[rows] == 11)] = math.nan
-            return found
-
-        monkeypatch.setattr(type(engine.checkpoint), "logits", lambda _self, *arguments: spoilt(*arguments))
-        bad, good = add(engine, prompt=[11]), add(engine, max_tokens=1)
+    def test_rows_that_are_not_numbers_end_their_request_alone(self, engine) -> None:
+        spoilt = SoftPromptRows("sp_spoilt", torch.full((2, engine.checkpoint.config.hidden_size), math.nan))
+        bad = add(engine, prompt=[-1, -2, *PROMPT], soft_prompt=spoilt)
+        good = add(engine, max_tokens=1)
         run(engine)
         self.assert_failed(bad)
         assert isinstance(good[-1], UsageEvent)
+        # whoever is given those blocks next, or has his own beside them, sees nothing of it
+        alone = text(complete(engine, max_tokens=30))
+        together = [add(engine, max_tokens=30), add(engine, prompt=[1, 2], max_tokens=20)]
+        run(engine)
+        assert text(together[0]) == alone
 
     def test_a_failed_forward_ends_the_requests_of_that_batch(self, engine, monkeypatch) -> None:
         events = add(engine)
         engine.step()
         with monkeypatch.context() as broken:
-            broken.setattr(type(engine.checkpoint), "logits", lambda *_: 1 / 0)
+            broken.setattr(type(engine.checkpoint), "forward", lambda *_, **__: 1 / 0)
             engine.step()
         self.assert_failed(events)
         self.assert_whole(engine)

@@ -1,9 +1,10 @@
 """The truth test: what the engine generates for a request is what the model generates for it alone, token for token.
 
-Batched, chunked, preempted and mixed with others that come and go, in float32, against `generate` of transformers on
-the same weights. Sums of products come out a little differently in batches of different sizes, by less than ROUNDING in
-a logit (at most 2e-5 was seen on these models); so requests are taken on which the model's two best tokens are never
-closer than ten times that, and any difference is a fault.
+Batched, chunked, preempted, begun from the prefix cache, with eight different soft prompts and none, mixed with
+others that come and go, in float32, against `generate` of transformers on the same weights and embeddings. Sums of
+products come out a little differently in batches of different sizes, by less than ROUNDING in a logit (at most 2e-5
+was seen on these models); so requests are taken on which the model's two best tokens are never closer than ten times
+that, and any difference is a fault.
 """
 
 import random
@@ -16,10 +17,12 @@ from hunmin_contracts.generation import Sampling
 from hunmin_generation.engine.engine import Engine
 from hunmin_generation.engine.request import EngineRequest, Event
 from hunmin_modeling.checkpoint import MODEL_TYPES
+from hunmin_modeling.soft_prompt import SoftPromptRows
 from hunmin_modeling.testing import tiny_model
 
 ROUNDING = 5e-5
-REQUESTS = 12
+REQUESTS = 20
+SOFT_PROMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,17 @@ class Case:
     """A request, and what transformers generates for it."""
 
     prompt: list[int]
+    soft_prompt: SoftPromptRows | None
     expected: list[int]
 
     @property
     def request(self) -> EngineRequest:
         return EngineRequest(
-            self.prompt, sampling=Sampling(temperature=0), max_tokens=len(self.expected), ignore_end=True
+            self.prompt,
+            sampling=Sampling(temperature=0),
+            max_tokens=len(self.expected),
+            ignore_end=True,
+            soft_prompt=self.soft_prompt,
         )
 
 
@@ -41,14 +49,30 @@ def model_type(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def with_rows(prompt: list[int], count: int, rng: random.Random) -> list[int]:
+    """Put all rows of a soft prompt into `prompt`: at its beginning, or in two places; then some once more."""
+    cut = rng.choice([0, count // 2])
+    begin, end = ([-1 - row for row in part] for part in (range(count - cut), range(count - cut, count)))
+    at = rng.randint(0, len(prompt))
+    return begin + prompt[:at] + end + prompt[at:] + begin[: rng.choice([0, 0, 2])]
+
+
 @pytest.fixture(scope="module")
 def cases(model_type: str) -> list[Case]:
     model, rng = tiny_model(model_type), random.Random(7)  # noqa: S311  # requests, not secrets
+    table = model.get_input_embeddings().weight.detach()
+    scale = table.std() * torch.randn(SOFT_PROMPTS, 10, table.shape[1], generator=torch.Generator().manual_seed(3))
+    soft_prompts = [SoftPromptRows(f"sp_{i}", rows[: 3 + i]) for i, rows in enumerate(scale)]
     cases: list[Case] = []
-    for _ in range(3 * REQUESTS):
-        prompt = [rng.randrange(97) for _ in range(rng.randint(1, 40))]
+    for number in range(3 * REQUESTS):
+        soft_prompt = soft_prompts[number % SOFT_PROMPTS] if rng.random() < 0.7 else None
+        prompt = [rng.randrange(97) for _ in range(rng.randint(1, 30))]
+        embedded = table[prompt]
+        if soft_prompt is not None:
+            prompt = with_rows(prompt, len(soft_prompt.rows), rng)
+            embedded = torch.stack([table[i] if i >= 0 else soft_prompt.rows[-1 - i] for i in prompt])
         found = model.generate(
-            torch.tensor([prompt]),
+            inputs_embeds=embedded[None],
             attention_mask=torch.ones(1, len(prompt)),
             max_new_tokens=rng.randint(1, 40),
             do_sample=False,
@@ -59,9 +83,12 @@ def cases(model_type: str) -> list[Case]:
         )
         best = torch.cat(found.logits).topk(2).values
         if (best[:, 0] - best[:, 1]).min() > 10 * ROUNDING:
-            cases.append(Case(prompt, found.sequences[0, len(prompt) :].tolist()))
-    assert len(cases) >= REQUESTS
-    return cases[:REQUESTS]
+            cases.append(Case(prompt, soft_prompt, found.sequences[0].tolist()))
+    cases = cases[:REQUESTS]
+    assert len(cases) == REQUESTS
+    assert {case.soft_prompt.key for case in cases if case.soft_prompt is not None} == {p.key for p in soft_prompts}
+    assert any(case.soft_prompt is None for case in cases)
+    return cases
 
 
 def generate(engine: Engine, cases: list[Case], *, ids: Callable[[str], list[int]], seed: int) -> list[list[int]]:
@@ -79,18 +106,34 @@ def generate(engine: Engine, cases: list[Case], *, ids: Callable[[str], list[int
     return [ids("".join(event.text for event in sink if event.type == "chunk")) for sink in events]
 
 
+def twice(cases: list[Case]) -> list[Case]:
+    """The same again: the second time much of it is in the prefix cache."""
+    return [*cases, *cases]
+
+
 def test_one_by_one_equals_transformers(model_type, cases, new_engine, vocabulary) -> None:
     engine = new_engine(model_type)
     found = [generate(engine, [case], ids=vocabulary.ids, seed=0)[0] for case in cases]
     assert found == [case.expected for case in cases]
 
 
+@pytest.mark.parametrize("prefix_cache", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_mixed_equals_transformers(model_type, cases, new_engine, vocabulary, seed: int) -> None:
-    engine = new_engine(model_type, blocks=24, max_batch_tokens=[8, 16, 24, 64][seed], max_running=8)
-    assert generate(engine, cases, ids=vocabulary.ids, seed=seed) == [case.expected for case in cases]
+def test_mixed_equals_transformers(model_type, cases, new_engine, vocabulary, seed: int, prefix_cache: bool) -> None:
+    engine = new_engine(
+        model_type, blocks=24, max_batch_tokens=[8, 16, 24, 64][seed], max_running=8, prefix_cache=prefix_cache
+    )
+    assert generate(engine, twice(cases), ids=vocabulary.ids, seed=seed) == [case.expected for case in twice(cases)]
     assert engine.scheduler.preemptions > 0
     assert engine.scheduler.blocks.free == 24
+    assert (engine.scheduler.cached_tokens > 0) is prefix_cache
+
+
+def test_shared_blocks_equal_transformers(model_type, cases, new_engine, vocabulary) -> None:
+    engine = new_engine(model_type, blocks=400)
+    same = [case for case in cases for _ in range(3)]
+    assert generate(engine, same, ids=vocabulary.ids, seed=1) == [case.expected for case in same]
+    assert engine.scheduler.cached_tokens > 0
 
 
 def test_scattered_blocks_equal_transformers(model_type, cases, new_engine, vocabulary) -> None:

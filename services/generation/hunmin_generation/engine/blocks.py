@@ -1,38 +1,123 @@
-"""Which blocks of the KV pool are free. Must not know torch, text, or who holds a block."""
+"""The blocks of the KV pool: which are free, held by whom, and what they hold. Must not know torch or text.
 
+A full block has a key, a digest of every token up to its end and of what those tokens mean (the sequence's root). A
+block that nobody holds keeps its content until it is needed, so that a later sequence that begins alike starts from it.
+"""
+
+import hashlib
 import heapq
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+
+Key = bytes
+
+
+def root_key(*parts: str) -> Key:
+    """Return the key that chains of blocks begin with: sequences share blocks only if every part is the same."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.digest()
+
+
+def next_key(key: Key, tokens: "array[int]") -> Key:
+    """Return the key of the block of `tokens` that follows the block of `key`."""
+    return hashlib.sha256(key + tokens.tobytes()).digest()
 
 
 class BlockPool:
-    """Hands out block numbers, the lowest free one first: attention reads the stretch of the pool that is in use."""
+    """Hands out block numbers, the lowest free one first: attention reads stretches of neighbours where they lie."""
 
     def __init__(self, count: int, *, block_size: int) -> None:
         """Own the blocks 0 to `count - 1`, each of `block_size` tokens."""
         self.count = count
         self.block_size = block_size
-        self._free = list(range(count))
+        self._empty = list(range(count))  # a heap
+        self._holders = [0] * count
+        self._keys: list[Key | None] = [None] * count
+        self._found: dict[Key, int] = {}
+        self._idle: OrderedDict[int, None] = OrderedDict()  # keyed blocks that nobody holds, least recently held first
 
     @property
     def free(self) -> int:
         """How many blocks nobody holds."""
-        return len(self._free)
+        return len(self._empty) + len(self._idle)
 
     @property
     def usage(self) -> float:
         """Which part of the pool is held, from 0 to 1."""
-        return 1 - len(self._free) / self.count
+        return 1 - self.free / self.count
 
     def needed(self, length: int) -> int:
         """Return how many blocks hold `length` tokens."""
         return -(-length // self.block_size)
 
-    def take(self, count: int) -> list[int]:
-        """Take `count` blocks, which must be free."""
-        if count > len(self._free):
-            raise ValueError(f"{count} blocks asked for, {len(self._free)} free")
-        return [heapq.heappop(self._free) for _ in range(count)]
+    def holders(self, block: int) -> int:
+        """Return how many sequences hold `block`."""
+        return self._holders[block]
 
-    def give_back(self, blocks: list[int]) -> None:
-        """Free `blocks`, each taken before."""
+    def find(self, keys: Sequence[Key]) -> list[int]:
+        """Return the blocks of the longest beginning of `keys` that is there."""
+        found: list[int] = []
+        for key in keys:
+            block = self._found.get(key)
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def free_without(self, blocks: Sequence[int]) -> int:
+        """Return how many blocks stay free if `blocks` are held too."""
+        return self.free - sum(not self._holders[block] for block in blocks)
+
+    def take(self, count: int) -> list[int]:
+        """Hold `count` blocks of no content, which must be free; the content longest unused is dropped for them."""
+        if count > self.free:
+            raise ValueError(f"{count} blocks asked for, {self.free} free")
+        while len(self._empty) < count:
+            block, _ = self._idle.popitem(last=False)
+            self.forget(block)
+            heapq.heappush(self._empty, block)
+        taken = [heapq.heappop(self._empty) for _ in range(count)]
+        for block in taken:
+            self._holders[block] = 1
+        return taken
+
+    def share(self, blocks: Sequence[int]) -> None:
+        """Hold `blocks`, found by their keys, once more."""
         for block in blocks:
-            heapq.heappush(self._free, block)
+            if self._keys[block] is None:
+                raise ValueError(f"block {block} has no content to share")
+            self._holders[block] += 1
+            self._idle.pop(block, None)
+
+    def give_back(self, blocks: Sequence[int]) -> None:
+        """Hold `blocks` once less. Later blocks of a sequence are dropped before those that they follow."""
+        for block in reversed(blocks):
+            if not self._holders[block]:
+                raise ValueError(f"block {block} is given back, but nobody holds it")
+            self._holders[block] -= 1
+            if self._holders[block]:
+                continue
+            if self._keys[block] is None:
+                heapq.heappush(self._empty, block)
+            else:
+                self._idle[block] = None
+
+    def publish(self, block: int, key: Key) -> None:
+        """Let others find a full block that is held, unless the same content is already there."""
+        if key not in self._found:
+            self._found[key] = block
+            self._keys[block] = key
+
+    def forget(self, block: int) -> None:
+        """Let nobody find `block` any more: its content is dropped, or was never computed."""
+        key = self._keys[block]
+        if key is not None:
+            del self._found[key]
+            self._keys[block] = None
+            if block in self._idle:
+                del self._idle[block]
+                heapq.heappush(self._empty, block)

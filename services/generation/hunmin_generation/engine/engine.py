@@ -23,12 +23,13 @@ from hunmin_generation.engine.text import TokenText
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """How much an engine does at once. The pool holds `kv_bytes`, or every running sequence at full length if less."""
+    """How much an engine does at once. The pool holds `kv_bytes`: running sequences, and what is kept of ended ones."""
 
     max_batch_tokens: int = 512
     max_running: int = 64
     block_size: int = 32
     kv_bytes: int = 256 * 2**20
+    prefix_cache: bool = True
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Engine:
             BlockPool(blocks, block_size=limits.block_size),
             max_batch_tokens=limits.max_batch_tokens,
             max_running=limits.max_running,
+            prefix_cache=limits.prefix_cache,
         )
         self.max_length = min(checkpoint.context_length, self.scheduler.capacity)
         self._vocab_size = min(checkpoint.vocab_size, vocabulary.vocab_size)
@@ -86,11 +88,14 @@ class Engine:
                 "The prompt is empty: give at least one token to go on from.",
                 param="prompt",
             )
-        foreign = next((token for token in request.prompt if not 0 <= token < self._vocab_size), None)
+        rows = len(request.soft_prompt.rows) if request.soft_prompt is not None else 0
+        foreign = next((token for token in request.prompt if not -rows <= token < self._vocab_size), None)
         if foreign is not None:
             raise HunminError(
                 ErrorCode.INVALID_PARAMETER,
-                f"Token id {foreign} is not in the model's vocabulary of {self._vocab_size} tokens.",
+                f"Token id {foreign} is not in the model's vocabulary of {self._vocab_size} tokens."
+                if foreign >= 0
+                else f"The prompt names row {-1 - foreign} of a soft prompt that has {rows} rows.",
                 param="prompt",
             )
         if length + (1 if asked is None else asked) > self.max_length:
@@ -142,6 +147,7 @@ class Engine:
             outcomes = self._runner.run([self._task(work) for work in works])
         except Exception as error:  # the engine's edge: whatever it was, the others are served
             self._on_failure(error)
+            self.scheduler.withdraw()
             for generation in {id(found := self._owners[work.sequence][0]): found for work in works}.values():
                 self._fail(generation, _internal())
             return
@@ -155,7 +161,9 @@ class Engine:
             work=work,
             draw=completion.draw,
             is_sampled=work.reaches_end and len(work.sequence.tokens) < work.sequence.max_length,
-            is_scored=work.start < work.sequence.prompt_length and generation.needs_scores(completion),
+            scored_from=generation.scored_from(completion),
+            is_embedded=generation.request.embed,
+            rows=generation.request.soft_prompt.rows if generation.request.soft_prompt is not None else None,
         )
 
     def _take(self, work: Work, outcome: Outcome) -> None:
@@ -171,6 +179,8 @@ class Engine:
         if outcome.prompt:
             generation.add_prompt_scores(work.start, outcome.prompt)
             generation.emit_prompt()
+        if outcome.hidden_sum is not None:
+            generation.add_hidden(work.start, outcome.hidden_sum)
         if not work.reaches_end:
             return
         chunk: ChunkEvent | None
@@ -207,8 +217,7 @@ def _internal() -> HunminError:
 
 def _block_count(checkpoint: Checkpoint, limits: EngineLimits) -> int:
     token_bytes = kv_bytes_per_token(checkpoint.config, checkpoint.dtype)
-    most = limits.max_running * -(-checkpoint.context_length // limits.block_size)
-    count = min(most, limits.kv_bytes // (token_bytes * limits.block_size))
+    count = limits.kv_bytes // (token_bytes * limits.block_size)
     if count < 1:
         raise HunminError(
             ErrorCode.INVALID_PARAMETER,

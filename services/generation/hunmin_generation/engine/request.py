@@ -1,11 +1,11 @@
-"""A request in the engine: its completions and their events. Must not know tensors or the scheduler."""
+"""A request in the engine: its completions and their events. Must not know the scheduler."""
 
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hunmin_contracts.errors import HunminError
 from hunmin_contracts.generation import (
@@ -17,12 +17,24 @@ from hunmin_contracts.generation import (
     TopToken,
     UsageEvent,
 )
+from hunmin_modeling.soft_prompt import SoftPromptRows
+from torch import Tensor
 
+from hunmin_generation.engine.blocks import root_key
 from hunmin_generation.engine.sampler import Choice, Draw, Scored
 from hunmin_generation.engine.sequence import Sequence
 from hunmin_generation.engine.text import StopText, TokenText
 
-Event = PromptEvent | ChunkEvent | UsageEvent
+
+@dataclass(frozen=True)
+class HiddenEvent:
+    """The mean [d_model] of the last layer's hidden states over the prompt's tokens."""
+
+    mean: list[float]
+    type: Literal["hidden"] = "hidden"
+
+
+Event = PromptEvent | ChunkEvent | HiddenEvent | UsageEvent
 Sink = Callable[[Event | HunminError], None]
 
 
@@ -30,7 +42,9 @@ Sink = Callable[[Event | HunminError], None]
 class EngineRequest:
     """What to generate, in tokens; the fields mean what they mean in contracts' GenerateRequest.
 
-    `ignore_end` goes on after an end token, for benchmarks.
+    An id -1 - k in `prompt` is row k of `soft_prompt`. Keys and values are shared with requests of one `salt` only.
+    `score_from` asks for the log-probabilities of the prompt's tokens from that position on, 1 at least; `embed` for
+    its hidden states. Lower `priority` goes first. `ignore_end` goes on after an end token, for benchmarks.
     """
 
     prompt: list[int]
@@ -40,7 +54,17 @@ class EngineRequest:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     echo: bool = False
+    salt: str = ""
+    soft_prompt: SoftPromptRows | None = None
+    score_from: int | None = None
+    embed: bool = False
+    priority: int = 0
     ignore_end: bool = False
+
+    @property
+    def scored_from(self) -> int | None:
+        """From which position on the prompt is scored, if at all."""
+        return 1 if self.score_from is None and self.echo and self.logprobs is not None else self.score_from
 
 
 class Completion:
@@ -128,30 +152,42 @@ class Generation:
         self.added_at = time.monotonic()
         self.has_token = False
         self.is_over = False
-        self.prompt_scores: list[Scored] = []
+        self.prompt_scores: list[Scored | None] = []
+        self._hidden_sum: Tensor | None = None
         self._sink = sink
         self._vocabulary = vocabulary
         self._early: list[ChunkEvent] | None = []  # chunks that wait for the prompt event
         seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(63)
         self.completions: list[Completion] = []
         for index in range(request.n):
-            sequence = Sequence.of(request.prompt, max_tokens=max_tokens)
+            sequence = Sequence.of(
+                request.prompt,
+                max_tokens=max_tokens,
+                root=root_key(request.salt, request.soft_prompt.key if request.soft_prompt is not None else ""),
+                reusable=_reusable(request, index),
+                priority=request.priority,
+            )
             draw = Draw(sequence, request.sampling, seed + index, request.logprobs)
             ends = frozenset() if request.ignore_end else end_ids
             self.completions.append(Completion(index, draw, stop=request.stop, end_ids=ends, vocabulary=vocabulary))
 
     @property
-    def scores_prompt(self) -> bool:
-        """Whether the prompt's log-probabilities are wanted."""
-        return self.request.echo and self.request.logprobs is not None
+    def _lacks_scores(self) -> bool:
+        scored_from = self.request.scored_from
+        return scored_from is not None and len(self.prompt_scores) < len(self.request.prompt) - scored_from
 
-    def needs_scores(self, completion: Completion) -> bool:
-        """Whether `completion` is the one that brings them, and has not yet brought all."""
-        return self.scores_prompt and completion.index == 0 and len(self.prompt_scores) < len(self.request.prompt) - 1
+    def scored_from(self, completion: Completion) -> int | None:
+        """Return from where on `completion` is to score the prompt: the first one does, until all is scored."""
+        return self.request.scored_from if completion.index == 0 and self._lacks_scores else None
 
-    def add_prompt_scores(self, start: int, scores: list[Scored]) -> None:
-        """Take the scores of the prompt's tokens from `start + 1` on, less those that a preempted sequence repeats."""
-        self.prompt_scores += scores[max(0, len(self.prompt_scores) - start) :]
+    def add_prompt_scores(self, start: int, scores: list[Scored | None]) -> None:
+        """Take the scores that follow tokens from `start` on, less those that a preempted sequence repeats."""
+        first = max(0, start + 1 - (self.request.scored_from or 0))
+        self.prompt_scores += scores[max(0, len(self.prompt_scores) - first) :]
+
+    def add_hidden(self, start: int, hidden_sum: Tensor) -> None:
+        """Take the sum of the hidden states of tokens from `start` on; a preempted sequence begins again."""
+        self._hidden_sum = hidden_sum if start == 0 or self._hidden_sum is None else self._hidden_sum + hidden_sum
 
     def emit(self, chunk: ChunkEvent) -> None:
         """Send a chunk, after the prompt event."""
@@ -163,13 +199,15 @@ class Generation:
     def emit_prompt(self) -> None:
         """Send the prompt event as soon as all that it tells is known, once."""
         prompt = self.request.prompt
-        if self._early is None or (self.scores_prompt and len(self.prompt_scores) < len(prompt) - 1):
+        if self._early is None or self._lacks_scores:
             return
-        text = self._vocabulary.decode(prompt) if self.request.echo else None
+        echo = self.request.echo
+        text = self._vocabulary.decode([token for token in prompt if token >= 0]) if echo else None
         tokens: list[TokenLogprob] = []
-        if self.scores_prompt:
-            tokens = [TokenLogprob(**_spelt(prompt[0], self._vocabulary), logprob=None)]
-            tokens += [describe(scored, self._vocabulary) for scored in self.prompt_scores]
+        if self.request.scored_from is not None:
+            tokens = [describe(scored, self._vocabulary) for scored in self.prompt_scores if scored is not None]
+            if echo and prompt[0] >= 0:
+                tokens.insert(0, TokenLogprob(**_spelt(prompt[0], self._vocabulary), logprob=None))
         self._sink(PromptEvent(prompt_tokens=len(prompt), text=text, tokens=tokens))
         early, self._early = self._early, None
         for chunk in early:
@@ -180,6 +218,8 @@ class Generation:
         if self.is_over or any(completion.finish_reason is None for completion in self.completions):
             return False
         self.is_over = True
+        if self._hidden_sum is not None:
+            self._sink(HiddenEvent((self._hidden_sum / len(self.request.prompt)).tolist()))
         total = sum(completion.sequence.completion_length for completion in self.completions)
         self._sink(UsageEvent(prompt_tokens=len(self.request.prompt), completion_tokens=total))
         return True
@@ -189,6 +229,13 @@ class Generation:
         if not self.is_over:
             self.is_over = True
             self._sink(error)
+
+
+def _reusable(request: EngineRequest, index: int) -> int | None:
+    """Return how many first tokens of completion `index` need not be run for what is wanted of them; None: all."""
+    if request.embed:
+        return 0
+    return request.scored_from - 1 if index == 0 and request.scored_from is not None else None
 
 
 def describe(scored: Scored, vocabulary: TokenText) -> TokenLogprob:

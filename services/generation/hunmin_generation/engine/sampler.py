@@ -135,7 +135,7 @@ def _penalise(scores: Tensor, rows: Rows[int], draws: Rows[Draw]) -> None:
     vocab = scores.shape[1]
     flat = scores.view(-1)
     histories = [np.array(draw.sequence.tokens, dtype=np.int64) for draw in draws]
-    seen = [np.unique(history) for history in histories]
+    seen = [np.unique(history[history >= 0]) for history in histories]  # virtual tokens are no words
     at = torch.from_numpy(np.concatenate([row * vocab + ids for row, ids in zip(rows, seen, strict=True)]))
     repetition = _spread([draw.sampling.repetition_penalty for draw in draws], seen)
     values = flat[at]

@@ -1,13 +1,15 @@
 """Which tokens of which sequences run in the next step. Must not know torch, text or requests.
 
-First come, first served: sequences are admitted in order of arrival, and when blocks run out the youngest gives up its
-own and waits at the front, to be computed again. The oldest always advances, so every sequence ends.
+First come, first served within a priority: sequences are admitted in that order, and when blocks run out the last of
+those that run gives up its own and waits in its old place, to be computed again. The first always advances, so every
+sequence ends.
 """
 
-from collections import deque
+from bisect import insort
 from dataclasses import dataclass
+from itertools import count
 
-from hunmin_generation.engine.blocks import BlockPool
+from hunmin_generation.engine.blocks import BlockPool, next_key
 from hunmin_generation.engine.sequence import Sequence, Status
 
 
@@ -28,16 +30,27 @@ class Work:
 class Scheduler:
     """Continuous batching with chunked prefill under a token budget."""
 
-    def __init__(self, blocks: BlockPool, *, max_batch_tokens: int, max_running: int) -> None:
-        """Run at most `max_batch_tokens` tokens of at most `max_running` sequences in a step."""
+    def __init__(
+        self, blocks: BlockPool, *, max_batch_tokens: int, max_running: int, prefix_cache: bool = True
+    ) -> None:
+        """Run at most `max_batch_tokens` tokens of at most `max_running` sequences in a step.
+
+        With `prefix_cache` a sequence starts from the blocks that another has computed for the same beginning.
+        """
         if max_running > max_batch_tokens:
             raise ValueError("every running sequence needs a token of the budget: max_running exceeds max_batch_tokens")
         self.blocks = blocks
         self.max_batch_tokens = max_batch_tokens
         self.max_running = max_running
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # oldest first
+        self.prefix_cache = prefix_cache
+        self.waiting: list[Sequence] = []  # by priority and arrival, as those that run
+        self.running: list[Sequence] = []
         self.preemptions = 0
+        self.queried_tokens = 0  # of prompts that were looked up in the cache
+        self.cached_tokens = 0  # of these, found there
+        self._places: dict[Sequence, tuple[int, int]] = {}
+        self._arrivals = count()
+        self._published: list[int] = []  # in the last step
 
     @property
     def capacity(self) -> int:
@@ -48,7 +61,8 @@ class Scheduler:
         """Queue a sequence whose `max_length` is at most `capacity`."""
         if sequence.max_length > self.capacity:
             raise ValueError(f"a sequence of {sequence.max_length} tokens never fits a pool of {self.capacity}")
-        self.waiting.append(sequence)
+        self._places[sequence] = (sequence.priority, next(self._arrivals))
+        insort(self.waiting, sequence, key=self._places.__getitem__)
 
     def finish(self, sequence: Sequence) -> None:
         """End a sequence, whether it waits, runs or has ended, and free its blocks."""
@@ -57,30 +71,37 @@ class Scheduler:
         elif sequence.status is Status.WAITING:
             self.waiting.remove(sequence)
         sequence.status = Status.FINISHED
+        self._places.pop(sequence, None)
         self._release(sequence)
 
     def schedule(self) -> list[Work]:
-        """Choose the next step: every decoding sequence first, then chunks of prompts, both oldest first.
+        """Choose the next step: every decoding sequence first, then chunks of prompts, both in order.
 
-        The chosen tokens count as computed from here on; a step that fails must finish its sequences.
+        The chosen tokens count as computed from here on, also for others that begin alike: a batch writes every key
+        before it reads one. A step that fails must be withdrawn, and its sequences finished.
         """
+        self._published = []
         works = self._decode()
         budget = self.max_batch_tokens - len(works)
         for sequence in self.running:
             if not _decodes(sequence):
                 budget -= self._prefill(sequence, budget, works)
-        while budget > 0 and self._admit():
-            budget -= self._prefill(self.running[-1], budget, works)
-        for work in works:
-            work.sequence.computed += work.count
+        while budget > 0 and (admitted := self._admit()) is not None:
+            budget -= self._prefill(admitted, budget, works)
         return works
+
+    def withdraw(self) -> None:
+        """Forget what the last step was to compute: it failed."""
+        for block in self._published:
+            self.blocks.forget(block)
+        self._published = []
 
     def _decode(self) -> list[Work]:
         works: list[Work] = []
         for sequence in list(self.running):
             # A victim of this very loop waits again; a prompt holds its blocks from admission on.
             if sequence.status is Status.RUNNING and _decodes(sequence) and self._extend(sequence):
-                works.append(Work(sequence, sequence.computed, 1))
+                works.append(self._work(sequence, 1))
         return works
 
     def _extend(self, sequence: Sequence) -> bool:
@@ -97,30 +118,64 @@ class Scheduler:
     def _prefill(self, sequence: Sequence, budget: int, works: list[Work]) -> int:
         count = min(sequence.pending, budget)
         if count > 0:
-            works.append(Work(sequence, sequence.computed, count))
+            works.append(self._work(sequence, count))
         return count
 
-    def _admit(self) -> bool:
+    def _work(self, sequence: Sequence, count: int) -> Work:
+        work = Work(sequence, sequence.computed, count)
+        sequence.computed += count
+        if self.prefix_cache:
+            size = self.blocks.block_size
+            first, end = work.start // size, sequence.computed // size
+            for number, key in enumerate(self._keys(sequence, end)[first:end], start=first):
+                self.blocks.publish(sequence.blocks[number], key)
+                self._published.append(sequence.blocks[number])
+        return work
+
+    def _keys(self, sequence: Sequence, full_blocks: int) -> list[bytes]:
+        """Return the keys of at least the first `full_blocks` blocks."""
+        keys, size = sequence.keys, self.blocks.block_size
+        while len(keys) < full_blocks:
+            at = len(keys) * size
+            keys.append(next_key(keys[-1] if keys else sequence.root, sequence.tokens[at : at + size]))
+        return keys
+
+    def _admit(self) -> Sequence | None:
         """Move the first waiting sequence to the running ones if there is room; nobody overtakes it."""
         if not self.waiting or len(self.running) >= self.max_running:
-            return False
+            return None
         sequence = self.waiting[0]
-        needed = self.blocks.needed(len(sequence.tokens))
+        found = self._cached(sequence)
+        needed = self.blocks.needed(len(sequence.tokens)) - len(found)
         # One block in reserve for each that runs: it would be taken back from the newcomer within a few steps.
-        if needed + len(self.running) > self.blocks.free:
-            return False
-        self.waiting.popleft()
-        sequence.blocks = self.blocks.take(needed)
+        if needed + len(self.running) > self.blocks.free_without(found):
+            return None
+        del self.waiting[0]
+        self.blocks.share(found)
+        sequence.blocks = found + self.blocks.take(needed)
+        sequence.computed = len(found) * self.blocks.block_size
+        self.queried_tokens += len(sequence.tokens)
+        self.cached_tokens += sequence.computed
         sequence.status = Status.RUNNING
-        self.running.append(sequence)
-        return True
+        insort(self.running, sequence, key=self._places.__getitem__)
+        return sequence
+
+    def _cached(self, sequence: Sequence) -> list[int]:
+        """Return the blocks that hold the beginning of `sequence` already; its last token is always run."""
+        if not self.prefix_cache:
+            return []
+        reusable = min(len(sequence.tokens) - 1, sequence.reusable)
+        if sequence.completion_length:  # preempted: what was wanted of its prompt is known
+            reusable = len(sequence.tokens) - 1
+        full_blocks = reusable // self.blocks.block_size
+        return self.blocks.find(self._keys(sequence, full_blocks)[:full_blocks])
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._release(sequence)
         sequence.computed = 0
         sequence.status = Status.WAITING
-        self.waiting.appendleft(sequence)
+        insort(self.waiting, sequence, key=self._places.__getitem__)
         self.preemptions += 1
 
     def _release(self, sequence: Sequence) -> None:

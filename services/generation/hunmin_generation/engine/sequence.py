@@ -18,22 +18,44 @@ class Status(Enum):
 class Sequence:
     """A prompt and what follows it.
 
-    `tokens` are ids of the prompt, then of the completion; the first `computed` have their keys and values in `blocks`.
-    `max_length` bounds prompt and completion together; it is the prompt's length if only that is scored.
+    `tokens` are ids of the prompt, then of the completion, -1 - k at row k of the soft prompt; the first `computed`
+    have their keys and values in `blocks`. `max_length` bounds prompt and completion together; it is the prompt's
+    length if only that is run. `root` tells what the tokens mean, and sequences of one root share blocks; `reusable` is
+    how many first tokens need not be run again if their keys and values are there. Lower `priority` goes first.
     """
 
     tokens: "array[int]"  # array is generic for the type checker only
     prompt_length: int
     max_length: int
+    root: bytes = b""
+    reusable: int = 0
+    priority: int = 0
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)  # of the full blocks, as far as they were needed
     status: Status = Status.WAITING
 
     @classmethod
-    def of(cls, prompt: Iterable[int], *, max_tokens: int) -> "Sequence":
-        """Start a sequence from the ids of its prompt."""
+    def of(
+        cls,
+        prompt: Iterable[int],
+        *,
+        max_tokens: int,
+        root: bytes = b"",
+        reusable: int | None = None,
+        priority: int = 0,
+    ) -> "Sequence":
+        """Start a sequence from the ids of its prompt, all but the last of which are reusable unless told otherwise."""
         tokens = array("q", prompt)
-        return cls(tokens=tokens, prompt_length=len(tokens), max_length=len(tokens) + max_tokens)
+        length = len(tokens)
+        return cls(
+            tokens=tokens,
+            prompt_length=length,
+            max_length=length + max_tokens,
+            root=root,
+            reusable=length - 1 if reusable is None else reusable,
+            priority=priority,
+        )
 
     @property
     def pending(self) -> int:
