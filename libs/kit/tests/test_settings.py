@@ -69,6 +69,10 @@ def test_variables_of_a_service_that_runs_elsewhere_are_its_own_to_check() -> No
     plan(BOTH, {"HUNMIN_TOKENIZER_PORT": "1", "HUNMIN_DATA": "/data"})
 
 
+def test_variables_of_the_client_library_stand_in_the_same_shell() -> None:
+    plan(BOTH, {"HUNMIN_API_KEY": "hm_x", "HUNMIN_BASE_URL": "http://studio.example"})
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

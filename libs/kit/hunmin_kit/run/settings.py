@@ -24,8 +24,8 @@ _FILE = "_FILE"
 _LAST_PORT = 65535
 _POSTGRESQL = ("postgresql://", "postgres://", "postgresql+asyncpg://")
 _FIELD_IN_MESSAGE = re.compile(r'field "(\w+)"')
-# Read by the tests and by tools that run beside a service, never by one: set in many shells that also start services.
-_FOREIGN = frozenset({"HUNMIN_DATA"})
+# Read by the client library and the tests, never by a service: set in many shells that also start services.
+_FOREIGN = frozenset({"HUNMIN_API_KEY", "HUNMIN_BASE_URL", "HUNMIN_DATA"})
 
 
 class _Frozen(BaseSettings):
