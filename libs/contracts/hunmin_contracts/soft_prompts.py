@@ -11,6 +11,7 @@ from pydantic import Base64Bytes, Field
 
 from hunmin_contracts.endpoint import Endpoint, UploadEndpoint
 from hunmin_contracts.ids import AccountId, SoftPromptId
+from hunmin_contracts.peft import AdapterConfig
 from hunmin_contracts.schema import Empty, Schema
 
 TENSOR = "prompt_embeddings"
@@ -56,7 +57,7 @@ class ImportRequest(Schema):
     """Keep the uploaded file as the next version of `name`, for the base model `model`.
 
     `template` and `slots` stand in for what the file's manifest does not say; a file without a manifest is a foreign
-    one, such as PEFT's `adapter_model.safetensors`.
+    one, such as PEFT's `adapter_model.safetensors`; `adapter` is the configuration that lay beside it.
     """
 
     account_id: AccountId
@@ -64,6 +65,7 @@ class ImportRequest(Schema):
     model: str
     template: str | None = Field(default=None, max_length=20_000)
     slots: SlotSizes | None = None
+    adapter: AdapterConfig | None = None
 
 
 class SoftPromptRequest(Schema):

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.soft_prompts import METADATA, TENSOR, Manifest
@@ -19,12 +20,22 @@ MAX_VIRTUAL_TOKENS = 1024
 MAX_HEADER_BYTES = 2**18  # a template of 20,000 Hangul syllables takes a quarter of it
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
-_DTYPES: dict[str, tuple[DtypeName, torch.dtype]] = {
-    "F32": ("float32", torch.float32),
-    "F16": ("float16", torch.float16),
-    "BF16": ("bfloat16", torch.bfloat16),
+
+
+class _Dtype(NamedTuple):
+    name: DtypeName
+    torch: torch.dtype
+    bits: type[np.unsignedinteger[Any]]
+    exponent: int  # its bits: all of them are set in NaN and infinity, and in nothing else
+
+
+_DTYPES = {
+    "F32": _Dtype("float32", torch.float32, np.uint32, 0x7F80_0000),
+    "F16": _Dtype("float16", torch.float16, np.uint16, 0x7C00),
+    "BF16": _Dtype("bfloat16", torch.bfloat16, np.uint16, 0x7F80),
 }
-_NAME_OF: dict[torch.dtype, DtypeName] = {dtype: name for name, dtype in _DTYPES.values()}
+_NAME_OF = {dtype.torch: dtype.name for dtype in _DTYPES.values()}
+_PIECE = 2**16  # numbers looked at together
 _LENGTH_BYTES = 8
 _FOREIGN = {
     b"PK": "a zip archive, as torch.save writes it",
@@ -54,27 +65,41 @@ class SoftPromptContent(NamedTuple):
     dtype: DtypeName
 
 
-class _Layout(NamedTuple):
-    """What the header tells: where the body begins, and what it holds."""
+class SoftPromptLayout(NamedTuple):
+    """What a file's header tells. `body` is the byte at which the rows begin."""
 
-    body: int
-    rows: int
-    dtype: str
+    n_virtual: int
+    dtype: DtypeName
     manifest: Manifest
+    body: int
+
+
+def check_file(content: bytes | memoryview, *, d_model: int) -> SoftPromptLayout:
+    """Read all that `read_file` reads but the rows, and refuse all that it refuses; no tensor is built, nothing copied.
+
+    Raises `invalid_request` or `too_large`, which say what is wrong.
+    """
+    view = memoryview(content).cast("B")
+    body = _LENGTH_BYTES + _header_length(view)
+    header = _parsed(bytes(view[_LENGTH_BYTES:body]))
+    metadata = header.pop("__metadata__", {})
+    names = list(header)
+    if names != [TENSOR]:
+        shown = ", ".join(repr(name[:60]) for name in names[:4]) or "none"
+        raise _refused(f"The file has the tensors {shown}{', …' if len(names) > 4 else ''}.")
+    dtype, rows = _described(header[TENSOR], d_model, len(view) - body)
+    manifest = _manifest(metadata)
+    _check_numbers(view[body:], dtype)
+    return SoftPromptLayout(rows, dtype.name, manifest, body)
 
 
 def read_file(content: bytes | memoryview, *, d_model: int) -> SoftPromptContent:
-    """Read the file of a soft prompt for a model of width `d_model`.
-
-    An `invalid_request` or `too_large` says what is wrong with any other file. Memory: one copy of the body.
-    """
-    view = memoryview(content).cast("B")
-    layout = _layout(view, d_model)
-    name, dtype = _DTYPES[layout.dtype]
-    # A copy of its own: torch wants memory that may be written, and the whole upload must not live as long as the rows.
-    rows = torch.frombuffer(bytearray(view[layout.body :]), dtype=dtype).view(layout.rows, d_model)
-    _check_finite(rows)
-    return SoftPromptContent(rows, layout.manifest, name)
+    """Read the file of a soft prompt for a model of width `d_model`; `check_file` has the errors."""
+    layout = check_file(content, d_model=d_model)
+    # A copy of its own: torch wants memory that may be written, and the upload must not live as long as the rows.
+    body = bytearray(memoryview(content).cast("B")[layout.body :])
+    rows = torch.frombuffer(body, dtype=getattr(torch, layout.dtype)).view(layout.n_virtual, d_model)
+    return SoftPromptContent(rows, layout.manifest, layout.dtype)
 
 
 def write_file(rows: Tensor, manifest: Manifest) -> bytes:
@@ -84,7 +109,8 @@ def write_file(rows: Tensor, manifest: Manifest) -> bytes:
     if rows.dim() != 2 or rows.layout != torch.strided:
         raise _refused(f"The rows have the shape {list(rows.shape)}, not [n_virtual, d_model].")
     _check_count(rows.shape[0])
-    _check_finite(rows)
+    if not rows.isfinite().all():
+        raise _refused("The rows hold NaN or infinite numbers.")
     metadata = {"format": "pt", METADATA: manifest.model_dump_json(exclude_defaults=True)}
     content: bytes = save({TENSOR: rows.detach().cpu().contiguous()}, metadata=metadata)
     return content
@@ -92,18 +118,6 @@ def write_file(rows: Tensor, manifest: Manifest) -> bytes:
 
 def _refused(what: str) -> HunminError:
     return HunminError(ErrorCode.INVALID_REQUEST, f"{what} {_REMEDY}", param="file")
-
-
-def _layout(view: memoryview, d_model: int) -> _Layout:
-    length = _header_length(view)
-    header = _parsed(bytes(view[_LENGTH_BYTES : _LENGTH_BYTES + length]))
-    metadata = header.pop("__metadata__", {})
-    names = list(header)
-    if names != [TENSOR]:
-        shown = ", ".join(repr(name[:60]) for name in names[:4]) or "none"
-        raise _refused(f"The file has the tensors {shown}{', …' if len(names) > 4 else ''}.")
-    dtype, rows = _described(header[TENSOR], d_model, len(view) - _LENGTH_BYTES - length)
-    return _Layout(_LENGTH_BYTES + length, rows, dtype, _manifest(metadata))
 
 
 def _header_length(view: memoryview) -> int:
@@ -145,7 +159,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _described(entry: Any, d_model: int, body_bytes: int) -> tuple[str, int]:
+def _described(entry: Any, d_model: int, body_bytes: int) -> tuple[_Dtype, int]:
     """Check what the header says of the tensor, and return its dtype and number of rows."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _refused(f"The file's header does not describe {TENSOR} by dtype, shape and data_offsets alone.")
@@ -160,13 +174,13 @@ def _described(entry: Any, d_model: int, body_bytes: int) -> tuple[str, int]:
     if width != d_model:
         raise _refused(f"The rows are {width} wide, and the model is {d_model} wide: they are of another model.")
     _check_count(rows)
-    size = rows * width * _DTYPES[dtype][1].itemsize
+    size = rows * width * _DTYPES[dtype].torch.itemsize
     if offsets != [0, size] or body_bytes != size:
         raise _refused(
             f"The tensor takes {size} bytes, the header places it at {offsets[:4]}, and the body has {body_bytes}: "
             "the file is damaged, or cut off."
         )
-    return dtype, rows
+    return _DTYPES[dtype], rows
 
 
 def _are_integers(value: Any) -> bool:
@@ -184,10 +198,12 @@ def _check_count(rows: int) -> None:
         )
 
 
-def _check_finite(rows: Tensor) -> None:
-    low, high = torch.aminmax(rows.detach())  # NaN goes through, and no copy is made
-    if not (low.isfinite() and high.isfinite()):
-        raise _refused("The tensor holds NaN or infinite numbers. Its training diverged: train it again.")
+def _check_numbers(body: memoryview, dtype: _Dtype) -> None:
+    """Refuse NaN and infinity, by their bits: numpy has no bfloat16, and torch would have to copy."""
+    numbers = np.frombuffer(body, dtype=dtype.bits)
+    for start in range(0, len(numbers), _PIECE):
+        if ((numbers[start : start + _PIECE] & dtype.exponent) == dtype.exponent).any():
+            raise _refused("The tensor holds NaN or infinite numbers. Its training diverged: train it again.")
 
 
 def _manifest(metadata: Any) -> Manifest:
