@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import httpx
-from hunmin_contracts.generation import Message, ScoreBody, ScoreResponse
+from hunmin_contracts.generation import Message, ModelList, ScoreBody, ScoreResponse
 from hunmin_contracts.gradients import Candidates, GradientBody, GradientExample, GradientResponse
 from hunmin_contracts.usage import UsagePage, UsageRow
 
@@ -30,6 +30,11 @@ class Studio(Resource[SenderT]):
         super().__init__(sender)
         self.tokenizers = Tokenizers(sender)
         self.soft_prompts = SoftPrompts(sender)
+
+    @sends
+    def models(self) -> Call[ModelList]:
+        """List the base models with their shape and digests."""
+        return Call("GET", "models", model(ModelList))
 
     @sends
     def score(

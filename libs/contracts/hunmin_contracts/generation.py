@@ -180,12 +180,16 @@ class EmbedResponse(Schema):
 
 
 class ModelInfo(Schema):
-    """A model that this service serves. `digest` is the sha256 of its weights; `created` is Unix time in seconds."""
+    """A model that this service serves. `digest` is the sha256 of its weights; `created` is Unix time in seconds.
+
+    `embedding_std` is the standard deviation of its token embeddings: how large a soft prompt's rows start out.
+    """
 
     name: str
     digest: str
     tokenizer_digest: str
     d_model: int
+    embedding_std: float
     architecture: str
     context_length: int
     vocab_size: int

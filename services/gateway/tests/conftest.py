@@ -51,6 +51,7 @@ MODEL = ModelInfo(
     digest="0" * 64,
     tokenizer_digest="1" * 64,
     d_model=8,
+    embedding_std=0.02,
     architecture="parrot",
     context_length=CONTEXT,
     vocab_size=1,

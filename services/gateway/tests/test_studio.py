@@ -6,6 +6,12 @@ import pytest
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
+class TestModels:
+    async def test_are_listed_with_what_a_prompt_encoder_must_know(self, studio):
+        (info,) = (await studio.http.get("/studio/v1/models")).json()["models"]
+        assert (info["name"], info["d_model"], info["embedding_std"]) == ("team/parrot", 8, 0.02)
+
+
 class TestTokenizers:
     async def test_are_listed(self, studio):
         response = await studio.http.get("/studio/v1/tokenizers")
@@ -47,6 +53,7 @@ class TestReference:
             "/v1/models/{name}",
             "/v1/completions",
             "/v1/chat/completions",
+            "/studio/v1/models",
             "/studio/v1/tokenizers",
             "/studio/v1/tokenizers/{name}/encode",
             "/studio/v1/tokenizers/{name}/decode",

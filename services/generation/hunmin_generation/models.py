@@ -66,6 +66,7 @@ class Model:
             digest=checkpoint.digest,
             tokenizer_digest=self.tokenizer.digest,
             d_model=checkpoint.config.hidden_size,
+            embedding_std=float(checkpoint.model.get_input_embeddings().get_parameter("weight").std()),
             architecture=checkpoint.architecture,
             context_length=self.engine.max_length,
             vocab_size=checkpoint.vocab_size,

@@ -2,9 +2,11 @@
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
+from hunmin_contracts.generation import ModelInfo
 from hunmin_contracts.gradients import GradientExample, GradientResponse
 from hunmin_contracts.soft_prompts import Manifest
 from safetensors.torch import load
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hunmin.client import Client
-from hunmin.errors import UnexpectedAnswerError
+from hunmin.errors import StudioError, UnexpectedAnswerError
 from hunmin.tuning.file import soft_prompt_file
 
 
@@ -36,7 +38,7 @@ class PromptLoss:
         self.client = client
         self.model = model
         self.template = template
-        self.slots = slots
+        self.slots = None if slots is None else [*slots]
         self.reduction = reduction
 
     def __call__(self, rows: Tensor, batch: Sequence[GradientExample]) -> Tensor:
@@ -57,10 +59,25 @@ class PromptLoss:
         loss: Tensor = _RemoteLoss.apply(rows, ask, with_gradient)
         return loss
 
-    @property
-    def manifest(self) -> Manifest:
-        """What a soft prompt trained with this loss must say of itself to be served in the same way."""
-        return Manifest(template=self.template, slots=None if self.slots is None else [*self.slots])
+    @cached_property
+    def base(self) -> ModelInfo:
+        """The base model: its width and the size of its embeddings, which an encoder must know."""
+        found = self.client.models().models
+        for info in found:
+            if info.name == self.model:
+                return info
+        raise StudioError(f"There is no base model {self.model!r}. There is: {', '.join(one.name for one in found)}.")
+
+    def file(self, rows: Tensor, **provenance: str) -> bytes:
+        """Return rows [n_virtual, d_model] as a file to upload: served as they were trained, on this model only."""
+        manifest = Manifest(
+            model_digest=self.base.digest,
+            tokenizer_digest=self.base.tokenizer_digest,
+            template=self.template,
+            slots=self.slots,
+            provenance=provenance,
+        )
+        return soft_prompt_file(rows, manifest)
 
     def _templated(self, example: GradientExample) -> GradientExample:
         if self.template is None or example.tokens is not None or example.template is not None:

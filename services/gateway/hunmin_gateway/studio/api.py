@@ -1,10 +1,11 @@
-"""The routes of the Studio dialect: tokenizers, and the caller's own usage."""
+"""The routes of the Studio dialect: models, tokenizers, and the caller's own usage."""
 
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from hunmin_contracts.errors import ErrorCode, HunminError, Problem
+from hunmin_contracts.generation import MODELS, ModelList
 from hunmin_contracts.schema import Empty, Schema
 from hunmin_contracts.tokenization import (
     COUNT,
@@ -70,6 +71,12 @@ class IdsBody(Schema):
     """Token ids."""
 
     ids: list[TokenId]
+
+
+@router.get("/models", summary="List the models")
+async def models(parts: PartsDep) -> ModelList:
+    """List every model with its shape and digests."""
+    return await parts.generation.call(MODELS, Empty())
 
 
 @router.get("/tokenizers", summary="List the tokenizers")
