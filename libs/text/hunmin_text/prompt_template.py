@@ -77,8 +77,12 @@ def template_fields(template: str | None) -> tuple[str, ...]:
 def resolve_slots(template: str | None, slots: Sequence[int] | None, n_virtual: int) -> list[int]:
     """Return how many rows each slot takes, checked: slots 0, 1, … once each, their sizes adding up to `n_virtual`.
 
-    Without sizes, the only slot takes all.
+    Without sizes, the only slot takes all. Without a soft prompt, `n_virtual` 0, there are no slots.
     """
+    if n_virtual == 0:
+        if slots or (template is not None and parse_template(template).slots):
+            raise _refused("There are slots, and no soft prompt whose rows they take. Send one.", "slots")
+        return []
     if template is not None:
         used = parse_template(template).slots
         count = len(used) if slots is None else len(slots)
@@ -103,7 +107,7 @@ def encode_template(
 
     The tokenizer's prefix comes first, then the template; text between slots, its fields filled in, is encoded as one.
     A field given as ids splits it. Without a template all rows come first, as PEFT puts them, then `prompt` as it would
-    be without them: a text after the tokenizer's prefix, ids as they are.
+    be without them: a text after the tokenizer's prefix, ids as they are. No slots: there is no soft prompt.
     """
     names = template_fields(template)
     _check_fields(names, fields)

@@ -105,6 +105,13 @@ class TestSlots:
     def test_take_all_rows(self, template: str | None, slots: list[int] | None, expected: list[int]) -> None:
         assert resolve_slots(template, slots, 5) == expected
 
+    @pytest.mark.parametrize("template", [None, "리뷰: {review}"])
+    def test_are_none_without_a_soft_prompt(self, template: str | None) -> None:
+        assert resolve_slots(template, None, 0) == []
+        for wrong in ((template, [1]), ("<|VIRTUAL_PROMPT_0|>", None)):
+            with pytest.raises(HunminError, match="no soft prompt"):
+                resolve_slots(*wrong, 0)
+
     @pytest.mark.parametrize(
         ("template", "slots", "param"),
         [
