@@ -4,6 +4,7 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -160,6 +161,6 @@ def _settings(api_key: str | None, base_url: str | None, timeout_s: float) -> di
         raise MissingKeyError("There is no API key. Pass api_key=…, or set HUNMIN_API_KEY; `make key` makes one.")
     return {
         "base_url": base_url or os.environ.get("HUNMIN_BASE_URL") or DEFAULT_URL,
-        "headers": {"Authorization": f"Bearer {key}"},
+        "headers": {"Authorization": f"Bearer {key}", "User-Agent": f"hunmin/{version('hunmin')}"},
         "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
     }
