@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 MAX_VIRTUAL_TOKENS = 1024
+MAX_MAGNITUDE = 65504.0  # float16's largest; an embedding's numbers are near 1, and a model makes NaN of huge ones
 MAX_HEADER_BYTES = 2**18  # a template of 20,000 Hangul syllables takes a quarter of it
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
@@ -26,13 +27,14 @@ class _Dtype(NamedTuple):
     name: DtypeName
     torch: torch.dtype
     bits: type[np.unsignedinteger[Any]]
-    exponent: int  # its bits: all of them are set in NaN and infinity, and in nothing else
+    magnitude: int  # the bits besides the sign
+    largest: int  # those of MAX_MAGNITUDE, or of the number below it; bits of infinity and NaN are larger
 
 
 _DTYPES = {
-    "F32": _Dtype("float32", torch.float32, np.uint32, 0x7F80_0000),
-    "F16": _Dtype("float16", torch.float16, np.uint16, 0x7C00),
-    "BF16": _Dtype("bfloat16", torch.bfloat16, np.uint16, 0x7F80),
+    "F32": _Dtype("float32", torch.float32, np.uint32, 0x7FFF_FFFF, 0x477F_E000),
+    "F16": _Dtype("float16", torch.float16, np.uint16, 0x7FFF, 0x7BFF),
+    "BF16": _Dtype("bfloat16", torch.bfloat16, np.uint16, 0x7FFF, 0x477F),
 }
 _NAME_OF = {dtype.torch: dtype.name for dtype in _DTYPES.values()}
 _PIECE = 2**16  # numbers looked at together
@@ -109,8 +111,8 @@ def write_file(rows: Tensor, manifest: Manifest) -> bytes:
     if rows.dim() != 2 or rows.layout != torch.strided:
         raise _refused(f"The rows have the shape {list(rows.shape)}, not [n_virtual, d_model].")
     _check_count(rows.shape[0])
-    if not rows.isfinite().all():
-        raise _refused("The rows hold NaN or infinite numbers.")
+    if not (rows.detach().float().abs() <= MAX_MAGNITUDE).all():  # nor is NaN
+        raise _diverged()
     metadata = {"format": "pt", METADATA: manifest.model_dump_json(exclude_defaults=True)}
     content: bytes = save({TENSOR: rows.detach().cpu().contiguous()}, metadata=metadata)
     return content
@@ -198,12 +200,19 @@ def _check_count(rows: int) -> None:
         )
 
 
+def _diverged() -> HunminError:
+    return _refused(
+        f"The tensor holds NaN, infinite numbers or some beyond ±{MAX_MAGNITUDE:.0f}. Its training diverged: train it "
+        "again."
+    )
+
+
 def _check_numbers(body: memoryview, dtype: _Dtype) -> None:
-    """Refuse NaN and infinity, by their bits: numpy has no bfloat16, and torch would have to copy."""
+    """Refuse NaN, infinity and what is close to it, by the bits: numpy has no bfloat16, and torch would have to copy."""
     numbers = np.frombuffer(body, dtype=dtype.bits)
     for start in range(0, len(numbers), _PIECE):
-        if ((numbers[start : start + _PIECE] & dtype.exponent) == dtype.exponent).any():
-            raise _refused("The tensor holds NaN or infinite numbers. Its training diverged: train it again.")
+        if ((numbers[start : start + _PIECE] & dtype.magnitude) > dtype.largest).any():
+            raise _diverged()
 
 
 def _manifest(metadata: Any) -> Manifest:

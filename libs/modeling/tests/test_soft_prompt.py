@@ -48,6 +48,12 @@ def test_rows_and_manifest_come_back_bit_for_bit(dtype: torch.dtype) -> None:
     assert (found.manifest, f"torch.{found.dtype}") == (MANIFEST, str(dtype))
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [("float32", 65504), ("float16", 65504), ("bfloat16", 65280)])
+def test_the_largest_number_passes(dtype: str, largest: float) -> None:
+    rows = torch.full((1, D_MODEL), -largest, dtype=getattr(torch, dtype))
+    assert torch.equal(read_file(write_file(rows, Manifest()), d_model=D_MODEL).rows, rows)
+
+
 def test_a_foreign_file_has_an_empty_manifest() -> None:
     found = read_file(save({TENSOR: ROWS}), d_model=D_MODEL)
     assert torch.equal(found.rows, ROWS)
@@ -110,6 +116,8 @@ MALFORMED = {
     "one infinity": (save({TENSOR: torch.tensor([[0.0] * 7 + [-torch.inf]])}), "infinite"),
     "one NaN in bfloat16": (save({TENSOR: torch.tensor([[0.0] * 7 + [torch.nan]]).bfloat16()}), "NaN"),
     "one infinity in float16": (save({TENSOR: torch.tensor([[0.0] * 7 + [1e9]]).half()}), "infinite"),
+    "numbers that no model survives": (save({TENSOR: torch.full((3, 8), -65536.0)}), "65504"),
+    "the same in bfloat16": (save({TENSOR: torch.full((3, 8), 3e38).bfloat16()}), "65504"),
     "metadata of numbers": (file_of(entry() | {"__metadata__": {"hunmin": 1}}), "map of strings"),
     "metadata that is a list": (file_of(entry() | {"__metadata__": []}), "map of strings"),
     "a manifest that is no JSON": (save({TENSOR: ROWS}, {"hunmin": "{"}), "not a manifest"),

@@ -9,15 +9,19 @@ from hunmin_contracts.schema import Empty
 from hunmin_kit.web import serve
 
 from hunmin_generation.models import Models
+from hunmin_generation.resolution import Resolver
 
 
-def routes(models: Models) -> APIRouter:
+def routes(models: Models, resolver: Resolver) -> APIRouter:
     """Mount every endpoint on these models."""
     router = APIRouter()
 
     @serve(router, GENERATE)
     async def generate(request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
-        async with aclosing(models.get(request.model).generate(request)) as events:
+        async with (
+            resolver.resolve(request.account_id, request.model) as target,
+            aclosing(target.model.generate(request, target.soft_prompt)) as events,
+        ):
             async for event in events:
                 yield GenerateEvent(event)
 

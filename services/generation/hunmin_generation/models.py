@@ -18,6 +18,8 @@ from hunmin_text.tokenizer import Tokenizer
 from hunmin_generation.engine.engine import Engine, EngineLimits
 from hunmin_generation.engine.request import EngineRequest, Event
 from hunmin_generation.engine.thread import EngineThread
+from hunmin_generation.soft_prompts.library import HeldSoftPrompt
+from hunmin_generation.soft_prompts.prompt import Prompt, count_characters, encode_prompt
 
 _PARAMETERS_PER_THREAD = 25_000_000
 _THREAD_FROM = 2_000  # characters from which a prompt is encoded in a thread: about a millisecond's work
@@ -80,31 +82,45 @@ class Model:
         )
         self._max_prompt_characters = limits.max_prompt_characters
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+    async def generate(
+        self, request: GenerateRequest, soft_prompt: HeldSoftPrompt | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Yield the events of `request`; closing the generator cancels it."""
         tokens = EngineRequest(
-            prompt=await self._encode(request.prompt),
+            prompt=await self.encode(request.prompt, soft_prompt),
             sampling=request.sampling,
             n=request.n,
             max_tokens=request.max_tokens,
             stop=tuple(request.stop),
             logprobs=request.logprobs,
             echo=request.echo,
+            salt=request.account_id,
+            soft_prompt=soft_prompt.rows if soft_prompt is not None else None,
         )
         async with aclosing(self.thread.generate(tokens)) as events:
             async for event in events:
                 yield event
 
-    async def _encode(self, prompt: str | list[int] | list[Message]) -> list[int]:
+    async def encode(self, prompt: Prompt, soft_prompt: HeldSoftPrompt | None = None) -> list[int]:
+        """Return the ids of a request's prompt, -1 - k for row k of the soft prompt; refuse one that is too long."""
         tokenizer = self.tokenizer
+        if soft_prompt is not None:
+            info = soft_prompt.info
+            characters = count_characters(prompt) + len(info.manifest.template or "")
+            return await self._worked(characters, lambda: encode_prompt(prompt, info, tokenizer))
+        if isinstance(prompt, Mapping):
+            raise HunminError(
+                ErrorCode.INVALID_PARAMETER,
+                f"{self.name} has no template with fields to fill. Send `prompt` as text, or name a soft prompt.",
+                param="prompt",
+            )
         if isinstance(prompt, str):
             return await self._worked(len(prompt), lambda: tokenizer.prefix_ids + tokenizer.encode(prompt))
         ids = [token for token in prompt if isinstance(token, int)]
         messages = [message.model_dump() for message in prompt if isinstance(message, Message)]
         if not messages:
             return ids
-        characters = sum(len(message["content"]) for message in messages)
-        return await self._worked(characters, lambda: encode_chat(tokenizer, messages))
+        return await self._worked(count_characters(prompt), lambda: encode_chat(tokenizer, messages))
 
     async def _worked(self, characters: int, encode: Callable[[], list[int]]) -> list[int]:
         """Encode a short prompt at once, and a long one in a thread, so that other requests are served meanwhile."""
@@ -133,13 +149,17 @@ class Models:
         """Return every model, in the order of their names."""
         return list(self._models.values())
 
+    def has(self, name: str) -> bool:
+        """Whether there is a model of that name."""
+        return name in self._models
+
     def get(self, name: str) -> Model:
         """Return the model of that name; `model_not_found` if there is none."""
         model = self._models.get(name)
         if model is None:
             raise HunminError(
                 ErrorCode.MODEL_NOT_FOUND,
-                f"There is no model {name!r}. There are: {', '.join(self._models)}.",
+                f"There is no model or soft prompt {name[:80]!r}. There are: {', '.join(self._models)}.",
                 param="model",
             )
         return model

@@ -1,4 +1,4 @@
-"""The composition root of the generation service: its settings, its models."""
+"""The composition root of the generation service: its settings, its models, its soft prompts."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 if TYPE_CHECKING:
     from hunmin_generation.models import Models
+    from hunmin_generation.soft_prompts.library import SoftPrompts
 
 _log = structlog.get_logger()
 
@@ -34,6 +35,7 @@ class GenerationSettings(Settings):
     block_size: int = Field(default=32, ge=1)  # tokens
     kv_bytes: int = Field(default=256 * 2**20, ge=1)
     max_prompt_characters: int = Field(default=400_000, ge=1)
+    soft_prompt_bytes: int = Field(default=64 * 2**20, ge=1)  # of rows in memory, over all models
 
     @model_validator(mode="after")
     def _check_budget(self) -> "GenerationSettings":
@@ -49,12 +51,16 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
         models = await asyncio.to_thread(_load, platform, settings)
     except HunminError as error:
         raise StartError(f"A folder in HUNMIN_GENERATION_MODELS cannot be served. {error.message}") from None
-    from hunmin_generation.api import routes
+    from hunmin_generation import api
+    from hunmin_generation.resolution import Resolver
+    from hunmin_generation.soft_prompts import api as soft_prompts_api
 
+    soft_prompts = _soft_prompts(platform, models, limit_bytes=settings.soft_prompt_bytes)
     models.start()
     try:
         app = platform.app(title="Generation", ready=models.check_ready)
-        app.include_router(routes(models))
+        app.include_router(api.routes(models, Resolver(models, soft_prompts)))
+        app.include_router(soft_prompts_api.routes(soft_prompts))
         yield app
     finally:
         await models.close()
@@ -89,8 +95,22 @@ def _load(platform: Platform, settings: GenerationSettings) -> "Models":
     return models
 
 
+def _soft_prompts(platform: Platform, models: "Models", *, limit_bytes: int) -> "SoftPrompts":
+    from hunmin_generation.soft_prompts.library import BaseModel, SoftPrompts
+    from hunmin_generation.soft_prompts.metrics import ResidentMetrics
+    from hunmin_generation.soft_prompts.registry import Registry
+    from hunmin_generation.soft_prompts.residents import Residents
+
+    residents = Residents(limit_bytes)
+    ResidentMetrics(platform.registry, residents)
+    bases = {model.name: BaseModel(model.info, model.engine.checkpoint.dtype) for model in models.all()}
+    return SoftPrompts(Registry(platform.database()), platform.blobs(), residents, bases)
+
+
 def _log_failure(model: str, error: Exception) -> None:
     _log.error("engine.failed", model=model, exc_info=error)
 
 
-SERVICE = Service(name="generation", settings=GenerationSettings, build=build)
+SERVICE = Service(
+    name="generation", settings=GenerationSettings, build=build, migrations="hunmin_generation.migrations"
+)

@@ -1,0 +1,1 @@
+"""Soft prompts of accounts: registry, files, and those whose rows are in memory."""

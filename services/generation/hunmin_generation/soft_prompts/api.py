@@ -1,0 +1,48 @@
+"""The endpoints of `hunmin_contracts.soft_prompts`."""
+
+from fastapi import APIRouter
+from hunmin_contracts.schema import Empty
+from hunmin_contracts.soft_prompts import (
+    DELETE,
+    DESCRIBE,
+    IMPORT,
+    LIST,
+    READ,
+    ImportRequest,
+    ListRequest,
+    SoftPromptFile,
+    SoftPromptInfo,
+    SoftPromptPage,
+    SoftPromptRequest,
+)
+from hunmin_kit.web import serve
+
+from hunmin_generation.soft_prompts.library import SoftPrompts
+
+
+def routes(soft_prompts: SoftPrompts) -> APIRouter:
+    """Mount every endpoint on these soft prompts."""
+    router = APIRouter()
+
+    @serve(router, IMPORT)
+    async def import_file(request: ImportRequest, file: memoryview) -> SoftPromptInfo:
+        return await soft_prompts.add(request, file)
+
+    @serve(router, LIST)
+    async def list_page(request: ListRequest) -> SoftPromptPage:
+        return await soft_prompts.page(request)
+
+    @serve(router, DESCRIBE)
+    async def describe(request: SoftPromptRequest) -> SoftPromptInfo:
+        return await soft_prompts.describe(request.account_id, request.reference)
+
+    @serve(router, READ)
+    async def read(request: SoftPromptRequest) -> SoftPromptFile:
+        return await soft_prompts.read(request.account_id, request.reference)
+
+    @serve(router, DELETE)
+    async def delete(request: SoftPromptRequest) -> Empty:
+        await soft_prompts.delete(request.account_id, request.reference)
+        return Empty()
+
+    return router

@@ -1,0 +1,50 @@
+"""The tables of schema `generation`. Rows are handled by soft_prompts/registry.py, and nowhere else."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, DateTime, MetaData, String, UniqueConstraint, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_NAMES = {"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
+
+
+class Table(DeclarativeBase):
+    """The base of the tables."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: String,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSON,  # as it was written: JSONB refuses U+0000
+    }
+
+
+class SoftPromptNames(Table):
+    """A name of an account, and the last version that it was given: a version that was deleted does not come again."""
+
+    __tablename__ = "soft_prompt_names"
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    last_version: Mapped[int]
+
+
+class SoftPrompt(Table):
+    """One version, as contracts' SoftPromptInfo tells it. Its file is in the blob store, under its id."""
+
+    __tablename__ = "soft_prompts"
+    __table_args__ = (UniqueConstraint("account_id", "name", "version"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str]
+    name: Mapped[str]
+    version: Mapped[int]
+    model: Mapped[str]
+    n_virtual: Mapped[int]
+    d_model: Mapped[int]
+    dtype: Mapped[str]
+    digest: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    manifest: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
