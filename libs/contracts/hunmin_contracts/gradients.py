@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, RootModel, model_validator
 
-from hunmin_contracts.endpoint import Endpoint
+from hunmin_contracts.endpoint import StreamEndpoint
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.soft_prompts import SlotSizes
@@ -52,7 +52,7 @@ class GradientBody(Schema):
     `model` names a soft prompt, or if only saliency or candidates are wanted.
     """
 
-    model: str
+    model: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")  # it is stored and logged
     soft_prompt: str | None = Field(default=None, max_length=8 * 2**20)
     slots: SlotSizes | None = None
     examples: list[GradientExample] = Field(min_length=1, max_length=256)
@@ -125,4 +125,22 @@ class GradientResponse(Schema):
     usage: GradientUsage
 
 
-GRADIENTS = Endpoint("POST", "/v1/gradients", GradientRequest, GradientResponse)
+class GradientProgress(Schema):
+    """A micro-batch is done. `usage` counts from the beginning, so that a call that is cut can be metered."""
+
+    type: Literal["progress"] = "progress"
+    usage: GradientUsage
+
+
+class GradientResult(Schema):
+    """Last event."""
+
+    type: Literal["result"] = "result"
+    response: GradientResponse
+
+
+class GradientEvent(RootModel[Annotated[GradientProgress | GradientResult, Field(discriminator="type")]]):
+    """One line of the stream between services; the gateway answers with the response alone."""
+
+
+GRADIENTS = StreamEndpoint("POST", "/v1/gradients", GradientRequest, GradientEvent)

@@ -31,6 +31,17 @@ from hunmin_contracts.generation import (
     TopToken,
     UsageEvent,
 )
+from hunmin_contracts.gradients import (
+    GRADIENTS,
+    ExampleGradient,
+    GradientEvent,
+    GradientProgress,
+    GradientRequest,
+    GradientResponse,
+    GradientResult,
+    GradientUsage,
+    TargetToken,
+)
 from hunmin_contracts.ids import AccountId, SoftPromptId
 from hunmin_contracts.schema import Empty
 from hunmin_contracts.soft_prompts import DESCRIBE, Manifest, SoftPromptInfo, SoftPromptRequest
@@ -110,6 +121,15 @@ class Parrot:
             finally:
                 self.running -= request.n
 
+        @serve(router, GRADIENTS)
+        async def gradients(request: GradientRequest) -> AsyncIterator[GradientEvent]:
+            self.running += 1
+            try:
+                async for event in _differentiate(request):
+                    yield GradientEvent(event)
+            finally:
+                self.running -= 1
+
         return _service("generation", router)
 
     async def _answer(self, request: GenerateRequest) -> AsyncIterator[PromptEvent | ChunkEvent | UsageEvent]:
@@ -149,6 +169,23 @@ class Parrot:
                     stop=request.stop[0] if is_last and request.stop and not is_ended else None,
                 )
         yield UsageEvent(prompt_tokens=len(prompt), completion_tokens=wanted * request.n)
+
+
+async def _differentiate(request: GradientRequest) -> AsyncIterator[GradientProgress | GradientResult]:
+    """Take an example a step: 10 positions each, 4 of them prompt. Templates make it fail in the way that is named."""
+    for done, example in enumerate(request.examples, start=1):
+        usage = GradientUsage(prompt_tokens=4 * done, backward_tokens=10 * done)
+        yield GradientProgress(usage=usage)
+        match example.template:
+            case "!slow":
+                await asyncio.Event().wait()
+            case "!overloaded":
+                raise HunminError(ErrorCode.OVERLOADED, "The queue is full.", retry_after_s=7)
+            case "!early":
+                return
+    outcome = ExampleGradient(loss=2.0, target=[TargetToken(id=1, text="가", logprob=-2.0)])
+    response = GradientResponse(loss=2.0, examples=[outcome] * len(request.examples), usage=usage)
+    yield GradientResult(response=response)
 
 
 def _text(request: GenerateRequest) -> str:

@@ -59,6 +59,7 @@ class TestReference:
             "/studio/v1/tokenizers/{name}/decode",
             "/studio/v1/tokenizers/{name}/count",
             "/studio/v1/tokenizers/{name}/morphemes",
+            "/studio/v1/gradients",
             "/studio/v1/usage",
             "/generate",
             "/generate_stream",

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
-from hunmin_contracts.errors import ErrorCode, HunminError, Problem
+from fastapi import Query
+from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import MODELS, ModelList
 from hunmin_contracts.schema import Empty, Schema
 from hunmin_contracts.tokenization import (
@@ -28,18 +28,13 @@ from hunmin_contracts.usage import UsagePage, UsageRow
 from hunmin_kit.data import SessionDep
 from pydantic import AfterValidator, AwareDatetime, TypeAdapter
 
-from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
+from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.parts import PartsDep
+from hunmin_gateway.studio.router import studio_router
 from hunmin_gateway.tables import Usage
 from hunmin_gateway.usage.ledger import Position, usage_page
 
-router = APIRouter(
-    prefix="/studio/v1",
-    tags=["Studio"],
-    route_class=KeyedRoute,
-    dependencies=[Depends(BEARER)],
-    responses={"4XX": {"model": Problem, "description": "What is wrong with the request"}},
-)
+router = studio_router()
 
 MAX_PAGE = 200
 
