@@ -40,7 +40,7 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class HeldSoftPrompt:
-    """A soft prompt that a request holds. Its manifest has slots, also where it was imported without."""
+    """A soft prompt that a request holds."""
 
     info: SoftPromptInfo
     rows: SoftPromptRows
@@ -133,11 +133,11 @@ def _key(soft_prompt_id: str) -> str:
     return f"soft-prompts/{soft_prompt_id}"
 
 
-def _digest(content: bytes) -> str:
+def _digest(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _prepared(request: ImportRequest, file: memoryview, base: BaseModel) -> tuple[bytes, dict[str, Any]]:
+def _prepared(request: ImportRequest, file: memoryview, base: BaseModel) -> tuple[bytes | memoryview, dict[str, Any]]:
     """Judge an import, and return the file to keep, its manifest completed, and its values for the registry."""
     d_model = base.info.d_model
     layout = check_file(file, d_model=d_model)
@@ -152,7 +152,8 @@ def _prepared(request: ImportRequest, file: memoryview, base: BaseModel) -> tupl
         )
     _check_digests(layout.manifest, base)
     manifest = _completed(layout.manifest, request, base, layout.n_virtual)
-    content = write_file(read_file(file, d_model=d_model).rows, manifest)
+    is_complete = manifest == layout.manifest  # then the file is kept as it came, byte for byte
+    content = file if is_complete else write_file(read_file(file, d_model=d_model).rows, manifest)
     return content, {
         "name": request.name,
         "model": base.info.name,
@@ -189,11 +190,12 @@ def _completed(manifest: Manifest, request: ImportRequest, base: BaseModel, n_vi
         provenance |= {"peft_type": request.adapter.peft_type}
         if request.adapter.base_model_name_or_path is not None:
             provenance |= {"peft_base_model": request.adapter.base_model_name_or_path}
+    resolve_slots(template, slots, n_virtual)  # raises where they do not fit
     return Manifest(
         model_digest=base.info.digest,
         tokenizer_digest=base.info.tokenizer_digest,
         template=template,
-        slots=resolve_slots(template, slots, n_virtual),
+        slots=slots,
         provenance=provenance,
     )
 
