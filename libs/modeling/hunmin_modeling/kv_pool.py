@@ -25,10 +25,14 @@ class KvPool:
         self.keys[layer][blocks, :, offsets] = keys.transpose(0, 1)  # [T, kv_heads, head_dim]
         self.values[layer][blocks, :, offsets] = values.transpose(0, 1)
 
-    def read(self, layer: int, blocks: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    def read(self, layer: int, blocks: slice | Tensor, length: int, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return keys and values [kv_heads, length, head_dim] of one sequence, copied from its blocks in order."""
-        keys, values = self.keys[layer][blocks], self.values[layer][blocks]  # [n, kv_heads, block_size, head_dim]
-        return keys.transpose(0, 1).flatten(1, 2)[:, :length], values.transpose(0, 1).flatten(1, 2)[:, :length]
+
+        def joined(pool: Tensor) -> Tensor:
+            copied = pool[blocks].transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
+            return copied.flatten(1, 2)[:, :length]  # of [kv_heads, n, block_size, head_dim]
+
+        return joined(self.keys[layer]), joined(self.values[layer])
 
 
 def kv_bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int:

@@ -27,7 +27,7 @@ class EngineLimits:
 
     max_batch_tokens: int = 512
     max_running: int = 64
-    block_size: int = 32
+    block_size: int = 16
     kv_bytes: int = 256 * 2**20
     prefix_cache: bool = True
 
