@@ -114,6 +114,7 @@ class Gradients:
         self.outcomes = [ExampleOutcome() for _ in examples]
         self.loss = 0.0
         self.tokens = 0  # positions that the backward pass went through
+        self.prompt_tokens = 0  # those of them that are prompts
         width = checkpoint.config.hidden_size
         # float32 whatever the model's type: sums over many examples.
         self.rows = torch.zeros(0 if rows is None else len(rows), width)  # [n_virtual, d_model], the gradient
@@ -180,6 +181,7 @@ class Gradients:
         self._take(numbers, begins, losses.detach(), ids, embeddings.detach(), gradient)
         self.loss += loss.item()
         self.tokens += len(ids)
+        self.prompt_tokens += sum(len(example.prompt) for example in examples)
 
     def _embed(self, ids: Tensor) -> Tensor:
         """Return what stands at each place [T, d_model]."""

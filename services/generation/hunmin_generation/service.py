@@ -1,8 +1,10 @@
 """The composition root of the generation service: its settings, its models, its soft prompts."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +16,7 @@ from hunmin_kit.run.errors import StartError
 from pydantic import Field, model_validator
 
 if TYPE_CHECKING:
+    from hunmin_generation.gradients.models import GradientModels
     from hunmin_generation.models import Models
     from hunmin_generation.soft_prompts.library import SoftPrompts
 
@@ -36,6 +39,9 @@ class GenerationSettings(Settings):
     kv_bytes: int = Field(default=256 * 2**20, ge=1)
     max_prompt_characters: int = Field(default=400_000, ge=1)
     soft_prompt_bytes: int = Field(default=64 * 2**20, ge=1)  # of rows in memory, over all models
+    gradient_threads: int | None = Field(default=None, ge=1)  # None: one per core
+    max_gradient_tokens: int = Field(default=512, ge=1)  # in one micro-batch, and so of one example
+    max_gradient_queue: int = Field(default=16, ge=0)  # batches waiting beside the one that is computed
 
     @model_validator(mode="after")
     def _check_budget(self) -> "GenerationSettings":
@@ -52,17 +58,28 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
     except HunminError as error:
         raise StartError(f"A folder in HUNMIN_GENERATION_MODELS cannot be served. {error.message}") from None
     from hunmin_generation import api
+    from hunmin_generation.gradients import api as gradients_api
     from hunmin_generation.resolution import Resolver
     from hunmin_generation.soft_prompts import api as soft_prompts_api
 
     soft_prompts = _soft_prompts(platform, models, limit_bytes=settings.soft_prompt_bytes)
+    gradient_models = _gradient_models(platform, models, settings)
+    resolver = Resolver(models, soft_prompts)
+
+    async def check_ready() -> None:
+        await models.check_ready()
+        await gradient_models.check_ready()
+
     models.start()
+    gradient_models.start()
     try:
-        app = platform.app(title="Generation", ready=models.check_ready)
-        app.include_router(api.routes(models, Resolver(models, soft_prompts)))
+        app = platform.app(title="Generation", ready=check_ready)
+        app.include_router(api.routes(models, resolver))
         app.include_router(soft_prompts_api.routes(soft_prompts))
+        app.include_router(gradients_api.routes(resolver, gradient_models))
         yield app
     finally:
+        await gradient_models.close()
         await models.close()
 
 
@@ -105,6 +122,24 @@ def _soft_prompts(platform: Platform, models: "Models", *, limit_bytes: int) -> 
     ResidentMetrics(platform.registry, residents)
     bases = {model.name: BaseModel(model.info, model.engine.checkpoint.dtype) for model in models.all()}
     return SoftPrompts(Registry(platform.database()), platform.blobs(), residents, bases)
+
+
+def _gradient_models(platform: Platform, models: "Models", settings: GenerationSettings) -> "GradientModels":
+    from hunmin_generation.gradients.metrics import GradientMetrics
+    from hunmin_generation.gradients.models import GradientLimits, GradientModel, GradientModels
+
+    limits = GradientLimits(
+        max_tokens=settings.max_gradient_tokens,
+        max_characters=settings.max_prompt_characters,
+        max_queue=settings.max_gradient_queue,
+        threads=settings.gradient_threads or os.cpu_count() or 1,
+    )
+    gradient_models = GradientModels(
+        GradientModel(model.info, model.engine.checkpoint, model.tokenizer, limits, partial(_log_failure, model.name))
+        for model in models.all()
+    )
+    GradientMetrics(platform.registry, gradient_models)
+    return gradient_models
 
 
 def _log_failure(model: str, error: Exception) -> None:

@@ -100,7 +100,7 @@ class SoftPrompts:
         """
         info = await self._registry.find(account_id, reference)
         base = self._base(info.model)
-        _check_digests(info.manifest, base)
+        check_digests(info.manifest, base.info)
         size = info.n_virtual * info.d_model * base.dtype.itemsize
         async with self._residents.hold(info.id, size, partial(self._load, info, base.dtype)) as rows:
             yield HeldSoftPrompt(info, rows)
@@ -150,7 +150,7 @@ def _prepared(request: ImportRequest, file: memoryview, base: BaseModel) -> tupl
             "tokens: no prompt would fit beside it. Train a shorter one.",
             param="file",
         )
-    _check_digests(layout.manifest, base)
+    check_digests(layout.manifest, base.info)
     manifest = _completed(layout.manifest, request, base, layout.n_virtual)
     is_complete = manifest == layout.manifest  # then the file is kept as it came, byte for byte
     content = file if is_complete else write_file(read_file(file, d_model=d_model).rows, manifest)
@@ -166,16 +166,17 @@ def _prepared(request: ImportRequest, file: memoryview, base: BaseModel) -> tupl
     }
 
 
-def _check_digests(manifest: Manifest, base: BaseModel) -> None:
+def check_digests(manifest: Manifest, model: ModelInfo) -> None:
+    """Raise `conflict` if the soft prompt was made for other weights, or another tokenizer, than the model's."""
     pairs = {
-        "checkpoint": (manifest.model_digest, base.info.digest),
-        "tokenizer": (manifest.tokenizer_digest, base.info.tokenizer_digest),
+        "checkpoint": (manifest.model_digest, model.digest),
+        "tokenizer": (manifest.tokenizer_digest, model.tokenizer_digest),
     }
     for what, (made_for, present) in pairs.items():
         if made_for not in (None, present):
             raise HunminError(
                 ErrorCode.CONFLICT,
-                f"The soft prompt was made for a {what} with sha256 {made_for[:12]}…, and that of {base.info.name} has "
+                f"The soft prompt was made for a {what} with sha256 {made_for[:12]}…, and that of {model.name} has "
                 f"{present[:12]}…. Use it with the model that it was made for, or train it again.",
                 param="model",
             )

@@ -1,0 +1,32 @@
+"""The endpoint of `hunmin_contracts.gradients`."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import APIRouter
+from hunmin_contracts.gradients import GRADIENTS, GradientEvent, GradientProgress, GradientRequest, GradientResult
+from hunmin_kit.web import serve
+
+from hunmin_generation.gradients.answer import write_answer
+from hunmin_generation.gradients.batch import read_batch
+from hunmin_generation.gradients.models import GradientModels
+from hunmin_generation.resolution import Resolver
+
+
+def routes(resolver: Resolver, models: GradientModels) -> APIRouter:
+    """Mount the endpoint."""
+    router = APIRouter()
+
+    @serve(router, GRADIENTS)
+    async def gradients(request: GradientRequest) -> AsyncGenerator[GradientEvent, None]:
+        async with resolver.resolve(request.account_id, request.model) as target:
+            model = models.get(target.model.name)
+            batch = await asyncio.to_thread(read_batch, request, model, target.soft_prompt)
+            async with aclosing(model.worker.compute(batch)) as steps:
+                async for usage in steps:
+                    yield GradientEvent(GradientProgress(usage=usage))
+            response = await asyncio.to_thread(write_answer, request, batch, model)
+            yield GradientEvent(GradientResult(response=response))
+
+    return router
