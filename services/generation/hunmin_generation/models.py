@@ -1,27 +1,31 @@
-"""The models that this service serves, by name: each a checkpoint, its tokenizer and an engine. It knows no HTTP."""
+"""The models that this service serves, by name: each a tokenizer and what computes it. It knows no HTTP."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import GenerateRequest, Message, ModelInfo
-from hunmin_modeling.checkpoint import load_checkpoint
 from hunmin_text.artefact import load
 from hunmin_text.chat import encode_chat
 from hunmin_text.tokenizer import Tokenizer
 
+from hunmin_generation.backends.language_model import LanguageModel
+from hunmin_generation.backends.native import NativeModel
+from hunmin_generation.backends.server import RemoteServer
+from hunmin_generation.backends.settings import RemoteBackend
+from hunmin_generation.backends.tgi import TgiModel
+from hunmin_generation.backends.vllm import VllmModel
 from hunmin_generation.engine.engine import Engine, EngineLimits
 from hunmin_generation.engine.request import EngineRequest, Event
 from hunmin_generation.engine.thread import EngineThread
 from hunmin_generation.soft_prompts.library import HeldSoftPrompt
 from hunmin_generation.soft_prompts.prompt import Prompt, count_characters, encode_prompt
 
-_PARAMETERS_PER_THREAD = 25_000_000
 _THREAD_FROM = 2_000  # characters from which a prompt is encoded in a thread: about a millisecond's work
 
 
@@ -47,40 +51,56 @@ class Observers:
 class Model:
     """One model, ready to generate."""
 
-    def __init__(self, name: str, folder: Path, limits: ModelLimits, observers: Observers) -> None:
-        """Load checkpoint and tokenizer from `folder`; HunminError if either cannot be used."""
+    def __init__(
+        self, name: str, folder: Path, limits: ModelLimits, observers: Observers, remote: RemoteBackend | None = None
+    ) -> None:
+        """Load checkpoint and tokenizer from `folder`; HunminError if either cannot be used. `remote` computes it."""
         self.name = name
+        self.dtype = limits.dtype
         self.tokenizer: Tokenizer = load(folder, name=name)
-        checkpoint = load_checkpoint(folder, dtype=limits.dtype)
-
-        def failed(error: Exception) -> None:
-            observers.on_failure(name, error)
-
-        self.engine = Engine(
-            checkpoint,
-            self.tokenizer,
-            limits.engine,
-            on_failure=failed,
-            on_first_token=lambda seconds: observers.on_first_token(name, seconds),
+        self.backend: LanguageModel = (
+            _remote(name, folder, self.tokenizer, observers, remote)
+            if remote is not None
+            else _native(name, folder, self.tokenizer, limits, observers)
         )
+        facts = self.backend.facts
         self.info = ModelInfo(
             name=name,
-            digest=checkpoint.digest,
+            digest=facts.digest,
             tokenizer_digest=self.tokenizer.digest,
-            d_model=checkpoint.config.hidden_size,
-            embedding_std=float(checkpoint.model.get_input_embeddings().get_parameter("weight").std()),
-            architecture=checkpoint.architecture,
-            context_length=self.engine.max_length,
-            vocab_size=checkpoint.vocab_size,
-            created=checkpoint.created,
-        )
-        self.thread = EngineThread(
-            self.engine,
-            threads=limits.threads or _useful_threads(checkpoint.parameters),
-            max_queue=limits.max_queue,
-            on_failure=failed,
+            d_model=facts.d_model,
+            embedding_std=facts.embedding_std,
+            architecture=facts.architecture,
+            context_length=facts.context_length,
+            vocab_size=facts.vocab_size,
+            created=facts.created,
         )
         self._max_prompt_characters = limits.max_prompt_characters
+
+    @property
+    def is_native(self) -> bool:
+        """Whether it is computed in this process."""
+        return isinstance(self.backend, NativeModel)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process; `invalid_parameter` if another server computes the model."""
+        return self._native.engine
+
+    @property
+    def thread(self) -> EngineThread:
+        """The engine's thread; `invalid_parameter` if another server computes the model."""
+        return self._native.thread
+
+    @property
+    def _native(self) -> NativeModel:
+        if not isinstance(self.backend, NativeModel):
+            raise HunminError(
+                ErrorCode.INVALID_PARAMETER,
+                f"{self.name} is computed by another server, which cannot do this. Use a model that is computed here.",
+                param="model",
+            )
+        return self.backend
 
     async def generate(
         self, request: GenerateRequest, soft_prompt: HeldSoftPrompt | None = None
@@ -97,7 +117,8 @@ class Model:
             salt=request.account_id,
             soft_prompt=soft_prompt.rows if soft_prompt is not None else None,
         )
-        async with aclosing(self.thread.generate(tokens)) as events:
+        text = request.prompt if isinstance(request.prompt, str) and soft_prompt is None else None
+        async with aclosing(self.backend.generate(tokens, text=text)) as events:
             async for event in events:
                 yield event
 
@@ -122,6 +143,10 @@ class Model:
             return ids
         return await self._worked(count_characters(prompt), lambda: encode_chat(tokenizer, messages))
 
+    async def encode_piece(self, text: str) -> list[int]:
+        """Return the ids of a text that follows a prompt; refuse one that is too long."""
+        return await self._worked(len(text), lambda: self.tokenizer.encode(text))
+
     async def _worked(self, characters: int, encode: Callable[[], list[int]]) -> list[int]:
         """Encode a short prompt at once, and a long one in a thread, so that other requests are served meanwhile."""
         if characters > self._max_prompt_characters:
@@ -133,17 +158,49 @@ class Model:
         return encode() if characters < _THREAD_FROM else await asyncio.to_thread(encode)
 
 
-def _useful_threads(parameters: int) -> int:
-    """Return one thread per core, but no more than the model feeds: a small one loses in meeting what it gains."""
-    return max(1, min(os.cpu_count() or 1, parameters // _PARAMETERS_PER_THREAD))
+def _native(name: str, folder: Path, tokenizer: Tokenizer, limits: ModelLimits, observers: Observers) -> NativeModel:
+    return NativeModel(
+        name,
+        folder,
+        tokenizer,
+        dtype=limits.dtype,
+        limits=limits.engine,
+        threads=limits.threads,
+        max_queue=limits.max_queue,
+        on_failure=lambda error: observers.on_failure(name, error),
+        on_first_token=lambda seconds: observers.on_first_token(name, seconds),
+    )
+
+
+def _remote(
+    name: str, folder: Path, tokenizer: Tokenizer, observers: Observers, remote: RemoteBackend
+) -> LanguageModel:
+    key = remote.api_key.get_secret_value() if remote.api_key is not None else None
+    server = RemoteServer(name, str(remote.url), api_key=key)
+
+    def first_token(seconds: float) -> None:
+        observers.on_first_token(name, seconds)
+
+    if remote.kind == "tgi":
+        return TgiModel(name, folder, tokenizer, server, on_first_token=first_token)
+    served_as = remote.served_as or name
+    return VllmModel(name, folder, tokenizer, server, served_as=served_as, on_first_token=first_token)
 
 
 class Models:
     """Every model, by name."""
 
-    def __init__(self, folders: Mapping[str, Path], limits: ModelLimits, observers: Observers) -> None:
-        """Load them all; HunminError for the first that cannot be."""
-        self._models = {name: Model(name, folders[name], limits, observers) for name in sorted(folders)}
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        limits: ModelLimits,
+        observers: Observers,
+        remotes: Mapping[str, RemoteBackend] = MappingProxyType({}),
+    ) -> None:
+        """Load them all; HunminError for the first that cannot be. Those in `remotes` are computed elsewhere."""
+        self._models = {
+            name: Model(name, folders[name], limits, observers, remotes.get(name)) for name in sorted(folders)
+        }
 
     def all(self) -> list[Model]:
         """Return every model, in the order of their names."""
@@ -165,18 +222,14 @@ class Models:
         return model
 
     def start(self) -> None:
-        """Start every engine, for the running event loop."""
+        """Start whatever computes them, for the running event loop."""
         for model in self._models.values():
-            model.thread.start()
+            model.backend.start()
 
     async def close(self) -> None:
-        """End what still runs, and stop every engine."""
-        await asyncio.gather(*(model.thread.close() for model in self._models.values()))
+        """End what still runs, and stop whatever computes."""
+        await asyncio.gather(*(model.backend.close() for model in self._models.values()))
 
     async def check_ready(self) -> None:
-        """Raise `unavailable` if an engine has stopped."""
-        for model in self._models.values():
-            if not model.thread.is_alive:
-                raise HunminError(
-                    ErrorCode.UNAVAILABLE, f"The engine of {model.name} does not run. Restart the service."
-                )
+        """Raise `unavailable` if a model cannot be computed now."""
+        await asyncio.gather(*(model.backend.check_ready() for model in self._models.values()))

@@ -15,6 +15,8 @@ from hunmin_kit.run import Platform, Service, Settings
 from hunmin_kit.run.errors import StartError
 from pydantic import Field, model_validator
 
+from hunmin_generation.backends.settings import RemoteBackend
+
 if TYPE_CHECKING:
     from hunmin_generation.gradients.models import GradientModels
     from hunmin_generation.models import Models
@@ -28,6 +30,7 @@ class GenerationSettings(Settings):
 
     port: int = 8082
     models: dict[str, Path] = Field(default={"starter": Path("training/models/starter")}, min_length=1)
+    backends: dict[str, RemoteBackend] = {}  # what computes those of the models that this process does not
     # In float32 a greedy completion is the same whoever shares its batch; bfloat16 is faster, and near ties may fall
     # either way.
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -35,7 +38,7 @@ class GenerationSettings(Settings):
     max_batch_tokens: int = Field(default=512, ge=1)  # in one step, of prompts and completions
     max_running: int = Field(default=64, ge=1)  # completions computed at a time
     max_queue: int = Field(default=256, ge=0)  # completions waiting beside those
-    block_size: int = Field(default=32, ge=1)  # tokens
+    block_size: int = Field(default=16, ge=1)  # tokens
     kv_bytes: int = Field(default=256 * 2**20, ge=1)
     max_prompt_characters: int = Field(default=400_000, ge=1)
     soft_prompt_bytes: int = Field(default=64 * 2**20, ge=1)  # of rows in memory, over all models
@@ -47,6 +50,12 @@ class GenerationSettings(Settings):
     def _check_budget(self) -> "GenerationSettings":
         if self.max_running > self.max_batch_tokens:
             raise ValueError("max_running exceeds max_batch_tokens: each running completion needs a token of a step")
+        return self
+
+    @model_validator(mode="after")
+    def _check_backends(self) -> "GenerationSettings":
+        if unknown := sorted(self.backends.keys() - self.models.keys()):
+            raise ValueError(f"backends names {', '.join(unknown)}, but models names no folder for it")
         return self
 
 
@@ -105,10 +114,11 @@ def _load(platform: Platform, settings: GenerationSettings) -> "Models":
     )
     metrics = EngineMetrics(platform.registry)
     observers = Observers(on_failure=_log_failure, on_first_token=metrics.observe_first_token)
-    models = Models(settings.models, limits, observers)
+    models = Models(settings.models, limits, observers, settings.backends)
     for model in models.all():
-        metrics.watch(model.name, model.engine)
-        _log.info("model.loaded", model=model.name, digest=model.info.digest, max_length=model.engine.max_length)
+        if model.is_native:
+            metrics.watch(model.name, model.engine)
+        _log.info("model.loaded", model=model.name, digest=model.info.digest, max_length=model.info.context_length)
     return models
 
 
@@ -120,7 +130,7 @@ def _soft_prompts(platform: Platform, models: "Models", *, limit_bytes: int) -> 
 
     residents = Residents(limit_bytes)
     ResidentMetrics(platform.registry, residents)
-    bases = {model.name: BaseModel(model.info, model.engine.checkpoint.dtype) for model in models.all()}
+    bases = {model.name: BaseModel(model.info, model.dtype) for model in models.all()}
     return SoftPrompts(Registry(platform.database()), platform.blobs(), residents, bases)
 
 
@@ -137,6 +147,7 @@ def _gradient_models(platform: Platform, models: "Models", settings: GenerationS
     gradient_models = GradientModels(
         GradientModel(model.info, model.engine.checkpoint, model.tokenizer, limits, partial(_log_failure, model.name))
         for model in models.all()
+        if model.is_native
     )
     GradientMetrics(platform.registry, gradient_models)
     return gradient_models

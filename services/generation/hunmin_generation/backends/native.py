@@ -23,6 +23,7 @@ class NativeModel:
 
     def __init__(
         self,
+        name: str,
         folder: Path,
         vocabulary: TokenText,
         *,
@@ -35,9 +36,8 @@ class NativeModel:
     ) -> None:
         """Load the checkpoint in `folder`; HunminError if it cannot be used. `threads` None: as many as help."""
         checkpoint = load_checkpoint(folder, dtype=dtype)
-        self.engine = Engine(
-            checkpoint, vocabulary, limits, on_failure=on_failure, on_first_token=on_first_token
-        )  # fmt: skip
+        self._name = name
+        self.engine = Engine(checkpoint, vocabulary, limits, on_failure=on_failure, on_first_token=on_first_token)
         self.thread = EngineThread(
             self.engine,
             threads=threads or _useful_threads(checkpoint.parameters),
@@ -65,7 +65,7 @@ class NativeModel:
     async def check_ready(self) -> None:
         """Raise `unavailable` if the engine has stopped."""
         if not self.thread.is_alive:
-            raise HunminError(ErrorCode.UNAVAILABLE, "The engine does not run. Restart the service.")
+            raise HunminError(ErrorCode.UNAVAILABLE, f"The engine of {self._name} does not run. Restart the service.")
 
     async def generate(self, request: EngineRequest, *, text: str | None) -> AsyncGenerator[Event, None]:
         """Yield the events of `request`."""

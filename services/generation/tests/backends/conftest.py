@@ -104,6 +104,7 @@ async def _native(model: Model) -> AsyncIterator[Computer]:
         raise error
 
     backend = NativeModel(
+        "tiny",
         model.folder,
         model.tokenizer,
         dtype=torch.float32,
