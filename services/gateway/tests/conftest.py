@@ -5,6 +5,7 @@ its prompt, one a token, and a prompt that starts with `!` makes it fail in the 
 """
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,7 +45,20 @@ from hunmin_contracts.gradients import (
 )
 from hunmin_contracts.ids import AccountId, SoftPromptId
 from hunmin_contracts.schema import Empty
-from hunmin_contracts.soft_prompts import DESCRIBE, Manifest, SoftPromptInfo, SoftPromptRequest
+from hunmin_contracts.soft_prompts import (
+    DELETE,
+    DESCRIBE,
+    IMPORT,
+    LIST,
+    READ,
+    ImportRequest,
+    ListRequest,
+    Manifest,
+    SoftPromptFile,
+    SoftPromptInfo,
+    SoftPromptPage,
+    SoftPromptRequest,
+)
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import Parts, parts_of_app
@@ -90,9 +104,62 @@ class ServiceSettings(Settings):
 
 
 @dataclass
+class Shelf:
+    """The soft prompts of the generation service, newest first; everyone has POET, which no list shows."""
+
+    files: dict[tuple[str, str], SoftPromptFile] = field(default_factory=dict)
+    imports: list[ImportRequest] = field(default_factory=list)
+
+    def mount(self, router: APIRouter) -> None:
+        """Offer them."""
+
+        @serve(router, IMPORT)
+        async def add(request: ImportRequest, file: memoryview) -> SoftPromptInfo:
+            if file[:2] == b"PK":
+                raise HunminError(ErrorCode.INVALID_REQUEST, "The file is a zip archive.", param="file")
+            self.imports.append(request)
+            number = len(self.files) + 2
+            made = {"id": f"sp_{number}", "name": request.name, "version": number, "size_bytes": len(file)}
+            info = POET.model_copy(update=made)
+            kept = SoftPromptFile(info=info, content=base64.b64encode(file))
+            self.files = {(request.account_id, f"{request.name}@{number}"): kept} | self.files
+            return info
+
+        @serve(router, LIST)
+        async def page(request: ListRequest) -> SoftPromptPage:
+            own = [file.info for (owner, _), file in self.files.items() if owner == request.account_id]
+            if request.after is not None:
+                own = own[[info.id for info in own].index(request.after) + 1 :]
+            return SoftPromptPage(data=own[: request.limit], has_more=len(own) > request.limit)
+
+        @serve(router, DESCRIBE)
+        async def describe(request: SoftPromptRequest) -> SoftPromptInfo:
+            return POET if request.reference in (POET.name, POET.name + "@1") else self.find(request).info
+
+        @serve(router, READ)
+        async def read(request: SoftPromptRequest) -> SoftPromptFile:
+            file = self.find(request)
+            return SoftPromptFile(info=file.info, content=base64.b64encode(file.content))
+
+        @serve(router, DELETE)
+        async def delete(request: SoftPromptRequest) -> Empty:
+            info = self.find(request).info
+            del self.files[request.account_id, f"{info.name}@{info.version}"]
+            return Empty()
+
+    def find(self, request: SoftPromptRequest) -> SoftPromptFile:
+        """Return the newest that is named."""
+        for (owner, reference), file in self.files.items():
+            if owner == request.account_id and request.reference in (reference, file.info.name):
+                return file
+        raise HunminError(ErrorCode.NOT_FOUND, f"There is no soft prompt {request.reference!r}.")
+
+
+@dataclass
 class Parrot:
     """The generation service of the tests: what it was asked, and how many sequences run."""
 
+    shelf: Shelf = field(default_factory=Shelf)
     requests: list[GenerateRequest] = field(default_factory=list)
     running: int = 0
     generated: int = 0
@@ -105,11 +172,7 @@ class Parrot:
         async def models(_: Empty) -> ModelList:
             return ModelList(models=[MODEL])
 
-        @serve(router, DESCRIBE)
-        async def describe(request: SoftPromptRequest) -> SoftPromptInfo:
-            if request.reference not in (POET.name, POET.name + "@1"):
-                raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no soft prompt {request.reference!r}.")
-            return POET
+        self.shelf.mount(router)
 
         @serve(router, GENERATE)
         async def generate(request: GenerateRequest) -> AsyncIterator[GenerateEvent]:

@@ -1,6 +1,6 @@
 """From an exception to the problem document that the caller sees. The only place that decides what is expected."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -15,6 +15,7 @@ from hunmin_kit.web.request_id import current_or_new_request_id
 ErrorRenderer = Callable[[Request, Problem], Response]
 
 _log = structlog.get_logger()
+_JSON_FAILED = "There was an error parsing the body"  # FastAPI's word where the JSON reader gave up
 _OTHER_STATUS = {501: ErrorCode.METHOD_NOT_ALLOWED, 503: ErrorCode.UNAVAILABLE, 504: ErrorCode.DEADLINE_EXCEEDED}
 
 
@@ -84,7 +85,7 @@ def _path(item: Any, body: Any) -> list[str]:
         return [str(part) for part in loc]
     path = []
     for depth, part in enumerate(loc, start=1):
-        if (isinstance(body, dict) and part in body) or (
+        if (isinstance(body, Mapping) and part in body) or (  # a form is no dict
             isinstance(body, list) and isinstance(part, int) and part < len(body)
         ):
             body = body[part]
@@ -102,7 +103,9 @@ def _code_of(status: int) -> ErrorCode:
 
 
 def _message_of(error: HTTPException) -> str:
-    if error.status_code == 400:  # FastAPI's word for a body that made the JSON reader give up
+    if error.status_code == 400 and error.detail != _JSON_FAILED:  # Starlette's word for a form
+        return f"The form cannot be read: {error.detail.rstrip('.')}. Correct it."
+    if error.status_code == 400:
         return "The body cannot be read: it is not UTF-8, is nested too deeply, or holds an endless number. Correct it."
     if error.status_code == 404:
         return "There is nothing at this path. Check the URL."

@@ -6,7 +6,9 @@ from typing import Any, Literal
 from fastapi import APIRouter, Depends
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import MODELS, ModelInfo
+from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Empty
+from hunmin_contracts.soft_prompts import SoftPromptInfo
 from hunmin_kit.web import current_request_id
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -21,6 +23,7 @@ from hunmin_gateway.openai.errors import ErrorBody
 from hunmin_gateway.openai.head import Head
 from hunmin_gateway.openai.parameters import Parameters
 from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.studio.soft_prompts import all_of, find
 
 router = APIRouter(
     prefix="/v1",
@@ -46,6 +49,8 @@ async def chat(body: ChatCompletionRequest, caller: CallerDep, parts: PartsDep) 
     return await _answer("/v1/chat/completions", body, ChatWriter(body, _head("chatcmpl", body)), caller, parts)
 
 
+
+
 def _head(prefix: str, body: Parameters) -> Head:
     return Head.of(prefix, current_request_id(), created=int(time.time()), model=body.model)
 
@@ -64,17 +69,31 @@ async def _answer(
 
 
 class Model(BaseModel):
-    """A model that can be named in a request. `created` is Unix time in seconds."""
+    """A model that can be named in a request. `created` is Unix time in seconds.
+
+    A soft prompt is owned by its account, and `parent` is the model that it stands before.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "hunmin"
+    parent: str | None = None
 
     @classmethod
     def of(cls, info: ModelInfo) -> "Model":
         """Describe a model of the generation service."""
         return cls(id=info.name, created=info.created)
+
+    @classmethod
+    def of_soft_prompt(cls, info: SoftPromptInfo, owner: AccountId) -> "Model":
+        """Describe a version of a soft prompt."""
+        return cls(
+            id=f"{info.name}@{info.version}",
+            created=int(info.created_at.timestamp()),
+            owned_by=owner,
+            parent=info.model,
+        )
 
 
 class ModelPage(BaseModel):
@@ -85,18 +104,22 @@ class ModelPage(BaseModel):
 
 
 @router.get("/models", summary="List the models")
-async def models(parts: PartsDep) -> ModelPage:
-    """List every model that this server has loaded."""
+async def models(caller: CallerDep, parts: PartsDep) -> ModelPage:
+    """List every model that this server has loaded, then the soft prompts of your account."""
     found = await parts.generation.call(MODELS, Empty())
-    return ModelPage(data=[Model.of(info) for info in found.models])
+    own = [Model.of_soft_prompt(info, caller.account_id) for info in await all_of(caller, parts)]
+    return ModelPage(data=[Model.of(info) for info in found.models] + own)
 
 
 @router.get("/models/{name:path}", summary="Describe a model")
-async def model(name: str, parts: PartsDep) -> Model:
-    """Describe one model by its name."""
+async def model(name: str, caller: CallerDep, parts: PartsDep) -> Model:
+    """Describe one model, or one soft prompt of your account, by its name."""
     found = await parts.generation.call(MODELS, Empty())
     for info in found.models:
         if info.name == name:
             return Model.of(info)
+    own = await find(name, caller, parts)
+    if own is not None:
+        return Model.of_soft_prompt(own, caller.account_id)
     known = ", ".join(info.name for info in found.models)
     raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no model {name!r} here. There is: {known}.", param="model")

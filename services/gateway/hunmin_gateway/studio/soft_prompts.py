@@ -1,0 +1,214 @@
+"""Soft prompts of the Studio dialect. Files are passed on as they are; the generation service judges them."""
+
+import io
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+from fastapi import Form, Query, UploadFile
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.ids import SoftPromptId
+from hunmin_contracts.page import Page
+from hunmin_contracts.peft import CONFIG_FILE, WEIGHTS_FILE, AdapterConfig, adapter_of
+from hunmin_contracts.schema import Schema
+from hunmin_contracts.soft_prompts import (
+    DELETE,
+    DESCRIBE,
+    IMPORT,
+    LIST,
+    READ,
+    ImportRequest,
+    ListRequest,
+    SlotSizes,
+    SoftPromptFile,
+    SoftPromptInfo,
+    SoftPromptName,
+    SoftPromptRequest,
+)
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.responses import Response, StreamingResponse
+
+from hunmin_gateway.authentication import CallerDep
+from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.studio.router import studio_router
+
+router = studio_router()
+
+MAX_CONFIG_BYTES = 2**16
+_PIECE_BYTES = 2**18
+_SLOTS = TypeAdapter[list[int]](SlotSizes)
+
+
+class SoftPromptPage(Page[SoftPromptInfo]):
+    """Soft prompts by name, newest version first."""
+
+
+class PageQuery(Schema):
+    """Which soft prompts to list."""
+
+    name: str | None = None
+    limit: Annotated[int, Query(ge=1, le=200)] = 50
+    cursor: str | None = None
+
+
+class SoftPromptForm(Schema):
+    """A soft prompt to keep, and under which name."""
+
+    file: UploadFile = Field(description="Safetensors with one tensor, `prompt_embeddings` [n_virtual, d_model].")
+    name: SoftPromptName = Field(description="The next version of this name is made.")
+    model: str = Field(description="The base model that it was trained for.")
+    template: str | None = Field(
+        default=None, max_length=20_000, description="Text with `{field}`s and slots `<|VIRTUAL_PROMPT_0|>`, …"
+    )
+    slots: str | None = Field(default=None, description="How many rows each slot takes, as `[2, 3]`.")
+    config: UploadFile | None = Field(default=None, description="PEFT's `adapter_config.json`, for an adapter of its.")
+
+
+@router.post("/soft-prompts", status_code=201, summary="Keep a soft prompt")
+async def add(
+    form: Annotated[SoftPromptForm, Form(media_type="multipart/form-data")], caller: CallerDep, parts: PartsDep
+) -> SoftPromptInfo:
+    """Keep a soft prompt of our own, or a prompt-tuning or p-tuning adapter of PEFT, as the next version of its name.
+
+    `template` and `slots` stand in for what the file does not say itself; without a template the rows come first.
+    """
+    request = ImportRequest(
+        account_id=caller.account_id,
+        name=form.name,
+        model=form.model,
+        template=form.template,
+        slots=None if form.slots is None else _slots(form.slots),
+        adapter=None if form.config is None else await _adapter(form.config),
+    )
+    return await parts.generation.upload(IMPORT, request, _pieces(form.file))
+
+
+@router.get("/soft-prompts", summary="List your soft prompts")
+async def page(query: Annotated[PageQuery, Query()], caller: CallerDep, parts: PartsDep) -> SoftPromptPage:
+    """List the soft prompts of your account by name, newest version first."""
+    after = None if query.cursor is None else SoftPromptId(query.cursor)
+    request = ListRequest(account_id=caller.account_id, name=query.name, limit=query.limit, after=after)
+    found = await parts.generation.call(LIST, request)
+    return SoftPromptPage(data=found.data, next_cursor=found.data[-1].id if found.has_more else None)
+
+
+@router.get("/soft-prompts/{reference}", summary="Describe a soft prompt")
+async def describe(reference: str, caller: CallerDep, parts: PartsDep) -> SoftPromptInfo:
+    """Describe `name@version`, or the newest version of `name`."""
+    return await parts.generation.call(DESCRIBE, _named(reference, caller))
+
+
+@router.get("/soft-prompts/{reference}/file", response_class=Response, summary="Read a soft prompt's file")
+async def read(reference: str, caller: CallerDep, parts: PartsDep) -> Response:
+    """Return the file as it was kept: safetensors with the manifest in its metadata."""
+    found = await parts.generation.call(READ, _named(reference, caller))
+    return Response(found.content, media_type="application/octet-stream", headers=_saved_as(found.info, "safetensors"))
+
+
+@router.get("/soft-prompts/{reference}/peft", response_class=StreamingResponse, summary="Read it as a PEFT adapter")
+async def read_peft(reference: str, caller: CallerDep, parts: PartsDep) -> StreamingResponse:
+    """Return a zip of the folder that `PeftModel.from_pretrained` reads. PEFT has no templates: it puts rows first."""
+    found = await parts.generation.call(READ, _named(reference, caller))
+    return StreamingResponse(_zipped(found), media_type="application/zip", headers=_saved_as(found.info, "zip"))
+
+
+@router.delete("/soft-prompts/{reference}", status_code=204, summary="Delete a soft prompt")
+async def delete(reference: str, caller: CallerDep, parts: PartsDep) -> None:
+    """Delete `name@version`, or the newest version of `name`. Requests that use it go on to their end."""
+    await parts.generation.call(DELETE, _named(reference, caller))
+
+
+async def all_of(caller: Caller, parts: Parts) -> list[SoftPromptInfo]:
+    """Return every soft prompt of the caller's account, by name, newest version first."""
+    found: list[SoftPromptInfo] = []
+    has_more = True
+    while has_more:
+        after = found[-1].id if found else None
+        page = await parts.generation.call(LIST, ListRequest(account_id=caller.account_id, limit=200, after=after))
+        found += page.data
+        has_more = page.has_more
+    return found
+
+
+async def find(reference: str, caller: Caller, parts: Parts) -> SoftPromptInfo | None:
+    """Return what `reference` names among the soft prompts of the caller's account, or None."""
+    if "/" in reference:  # of a base model's name, and in a path it would lead elsewhere
+        return None
+    try:
+        return await parts.generation.call(DESCRIBE, _named(reference, caller))
+    except HunminError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+        return None
+
+
+def _named(reference: str, caller: Caller) -> SoftPromptRequest:
+    return SoftPromptRequest(account_id=caller.account_id, reference=reference)
+
+
+async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
+    while piece := await file.read(_PIECE_BYTES):
+        yield piece
+
+
+async def _adapter(config: UploadFile) -> AdapterConfig:
+    content = await config.read(MAX_CONFIG_BYTES + 1)
+    if len(content) > MAX_CONFIG_BYTES:
+        raise HunminError(
+            ErrorCode.TOO_LARGE,
+            f"Parameter config has more than {MAX_CONFIG_BYTES} bytes. Send the {CONFIG_FILE} that PEFT saved.",
+            param="config",
+        )
+    try:
+        return AdapterConfig.model_validate_json(content)
+    except ValidationError as error:
+        wanted = f"is not the {CONFIG_FILE} of a prompt-tuning or p-tuning adapter of a causal model"
+        raise _refused("config", wanted, error) from None
+
+
+def _slots(text: str) -> list[int]:
+    try:
+        return _SLOTS.validate_json(text)
+    except ValidationError as error:
+        raise _refused("slots", "is not a list of sizes such as [2, 3]", error) from None
+
+
+def _refused(param: str, wanted: str, error: ValidationError) -> HunminError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"])) or "its JSON"
+    message = f"Parameter {param} {wanted} ({place}: {first['msg']})."
+    return HunminError(ErrorCode.INVALID_PARAMETER, message, param=param)
+
+
+def _saved_as(info: SoftPromptInfo, suffix: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{info.name}-{info.version}.{suffix}"'}
+
+
+class _Sink(io.RawIOBase):
+    """Takes what a zip archive writes, until it is taken away."""
+
+    def __init__(self) -> None:
+        self._written: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # zipfile writes bytes alone
+        self._written.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        written, self._written = self._written, []
+        return b"".join(written)
+
+
+def _zipped(file: SoftPromptFile) -> Iterator[bytes]:
+    info = file.info
+    config = adapter_of(n_virtual=info.n_virtual, d_model=info.d_model, base_model=info.model)
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, content in ((CONFIG_FILE, config.model_dump_json(indent=2).encode()), (WEIGHTS_FILE, file.content)):
+            archive.writestr(zipfile.ZipInfo(name), content)
+            yield sink.take()
+    yield sink.take()
