@@ -66,7 +66,8 @@ class VllmModel(RemoteModel):
         async with aclosing(self._server.events("/v1/completions", self._body(request, limit))) as events:
             async for event in events:
                 if (error := event.get("error")) is not None:
-                    raise self._server.error(_status(error), str(error.get("message", error)))
+                    given = error if isinstance(error, dict) else {"message": error}
+                    raise self._server.error(_status(given), str(given.get("message")))
                 try:
                     found = [self._delta(request, choice, event) for choice in event["choices"]]
                 except (KeyError, TypeError, ValueError, AttributeError) as fault:

@@ -29,7 +29,7 @@ from hunmin_generation.backends.tgi import TgiModel
 from hunmin_generation.backends.vllm import VllmModel
 from hunmin_generation.engine.engine import EngineLimits
 from hunmin_generation.service import SERVICE as GENERATION
-from hunmin_kit.testing import running
+from hunmin_kit.testing import Running, running
 from hunmin_text.artefact import load
 from hunmin_text.tokenizer import Tokenizer
 from hunmin_text.training import Method, train
@@ -104,6 +104,7 @@ async def _native(model: Model) -> AsyncIterator[Computer]:
         raise error
 
     backend = NativeModel(
+        int8=False,
         "tiny",
         model.folder,
         model.tokenizer,
@@ -122,7 +123,8 @@ async def _native(model: Model) -> AsyncIterator[Computer]:
 
 
 @asynccontextmanager
-async def _tgi(model: Model) -> AsyncIterator[Computer]:
+async def studio(model: Model) -> AsyncIterator[tuple[Running, str]]:
+    """Run a studio that serves `model` as `tiny`, with a key."""
     key, models = new_key(), json.dumps({"tiny": str(model.folder)})
     environ = {
         "HUNMIN_GATEWAY_BOOTSTRAP_KEY": key,
@@ -131,6 +133,12 @@ async def _tgi(model: Model) -> AsyncIterator[Computer]:
         "HUNMIN_GENERATION_THREADS": "1",
     }
     async with running(GATEWAY, GENERATION, TOKENIZER, env=environ, network=True) as up:
+        yield up, key
+
+
+@asynccontextmanager
+async def _tgi(model: Model) -> AsyncIterator[Computer]:
+    async with studio(model) as (up, key):
         server = RemoteServer("tiny", f"{up.url('gateway')}/models/tiny", api_key=key)
         backend = TgiModel("tiny", model.folder, model.tokenizer, server, on_first_token=lambda seconds: None)
 
@@ -211,3 +219,10 @@ async def on(request: pytest.FixtureRequest, model: Model) -> AsyncIterator[Comp
     """Each backend in turn, started on `model`."""
     async with computer(request.param, model) as made:
         yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tgi_url(model: Model) -> AsyncIterator[tuple[str, str]]:
+    """A TGI server's URL, and the key that it wants."""
+    async with studio(model) as (up, key):
+        yield f"{up.url('gateway')}/models/tiny", key

@@ -147,6 +147,21 @@ class TestLogprobs:
             ]
             assert [len(token.top) for token in first.tokens] == [0] + [2] * (len(prompt) - 1)
 
+    async def test_of_a_continuation(self, on: Any, model: Any) -> None:
+        prompt = model.tokenizer.encode(PROMPTS[2])
+        request = asked(model, PROMPTS[2], logprobs=0, score_from=4, max_tokens=0)
+        if on.kind == "tgi":
+            assert (await refused(on, request, PROMPTS[2])).details["param"] == "echo"
+            return
+        with torch.no_grad():
+            expected = model.reference(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        first = (await events(on, request, PROMPTS[2]))[0]
+        assert isinstance(first, PromptEvent)
+        assert [(token.id, token.logprob) for token in first.tokens] == [
+            (token, pytest.approx(float(expected[place, token]), abs=1e-4))
+            for place, token in enumerate(prompt[4:], start=3)
+        ]
+
 
 class TestSampling:
     async def test_a_seed_repeats(self, on: Any, model: Any) -> None:
