@@ -149,3 +149,24 @@ class TestErrors:
         with studio.client() as client, pytest.raises(openai.BadRequestError) as refusal:
             client.chat.completions.create(model=studio.model, messages=messages, tools=tools)
         assert refusal.value.param == "tools"
+
+
+def test_embeds_texts_and_scores_continuations(studio):
+    texts = ["정말 재미있는 영화", "정말 재미있는 영화", "돈이 아까운 졸작"]
+    with studio.client() as client, studio.http() as http:
+        packed = client.embeddings.create(model=studio.model, input=texts)  # as base64, the client's default
+        plain = client.embeddings.create(model=studio.model, input=texts[2], encoding_format="float")
+        with pytest.raises(openai.BadRequestError, match=r"tokens.*tokens"):
+            client.embeddings.create(model=studio.model, input="긴 글 " * 2000)
+        asked = {"model": studio.model, "prompt": "최고의 감동! 이 영화는", "continuations": [" 재미있다", " 책상다"]}
+        scored = http.post("/studio/v1/score", json=asked).json()
+        rows = http.get("/studio/v1/usage", params={"limit": 10}).json()["data"]
+    same, again, other = (item.embedding for item in packed.data)
+    assert same == again != other
+    assert other == pytest.approx(plain.data[0].embedding, abs=1e-5)
+    assert sum(value * value for value in same) == pytest.approx(1, abs=1e-3)
+    assert scored["scores"][0]["mean_logprob"] > scored["scores"][1]["mean_logprob"]
+    (row,) = (row for row in rows if row["endpoint"] == "/studio/v1/score")
+    assert row["prompt_tokens"] == scored["prompt_tokens"] + scored["continuation_tokens"]
+    row = next(row for row in rows if row["endpoint"] == "/v1/embeddings" and row["status"] == "succeeded")
+    assert row["prompt_tokens"] == plain.usage.prompt_tokens

@@ -12,6 +12,7 @@ from hunmin_gateway.openai import api as openai_api
 from hunmin_gateway.openai.errors import error_response
 from hunmin_gateway.studio import api as studio_api
 from hunmin_gateway.studio import gradients as gradients_api
+from hunmin_gateway.studio import scoring as scoring_api
 from hunmin_gateway.studio import soft_prompts as soft_prompts_api
 from hunmin_gateway.tgi import api as tgi_api
 from hunmin_gateway.tgi import errors as tgi_errors
@@ -44,6 +45,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(openai_api.router)
     app.include_router(studio_api.router)
     app.include_router(gradients_api.router)
+    app.include_router(scoring_api.router)
     app.include_router(soft_prompts_api.router)
     app.include_router(tgi_api.health_router)
     app.include_router(tgi_api.router)

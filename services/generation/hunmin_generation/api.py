@@ -4,10 +4,23 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi import APIRouter
-from hunmin_contracts.generation import GENERATE, MODELS, GenerateEvent, GenerateRequest, ModelList
+from hunmin_contracts.generation import (
+    EMBED,
+    GENERATE,
+    MODELS,
+    SCORE,
+    EmbedRequest,
+    EmbedResponse,
+    GenerateEvent,
+    GenerateRequest,
+    ModelList,
+    ScoreRequest,
+    ScoreResponse,
+)
 from hunmin_contracts.schema import Empty
 from hunmin_kit.web import serve
 
+from hunmin_generation import scoring
 from hunmin_generation.models import Models
 from hunmin_generation.resolution import Resolver
 
@@ -24,6 +37,16 @@ def routes(models: Models, resolver: Resolver) -> APIRouter:
         ):
             async for event in events:
                 yield GenerateEvent(event)
+
+    @serve(router, SCORE)
+    async def score(request: ScoreRequest) -> ScoreResponse:
+        async with resolver.resolve(request.account_id, request.model) as target:
+            return await scoring.score(target.model, request, target.soft_prompt)
+
+    @serve(router, EMBED)
+    async def embed(request: EmbedRequest) -> EmbedResponse:
+        async with resolver.resolve(request.account_id, request.model) as target:
+            return await scoring.embed(target.model, request, target.soft_prompt)
 
     @serve(router, MODELS)
     async def list_models(request: Empty) -> ModelList:

@@ -19,6 +19,8 @@ _GAUGES: dict[str, tuple[str, Callable[[Engine], float]]] = {
 _COUNTERS: dict[str, tuple[str, Callable[[Engine], float]]] = {
     "prompt_tokens": ("Prompt tokens computed, also again.", lambda engine: engine.counts.prompt_tokens),
     "generation_tokens": ("Tokens generated.", lambda engine: engine.counts.generated_tokens),
+    "prefix_cache_queries": ("Tokens looked up in the prefix cache.", lambda engine: engine.scheduler.queried_tokens),
+    "prefix_cache_hits": ("Tokens found there.", lambda engine: engine.scheduler.cached_tokens),
     "num_preemptions": ("Completions that gave up their blocks.", lambda engine: engine.scheduler.preemptions),
     "request_success": ("Requests that ended well.", lambda engine: engine.counts.finished),
     "request_failure": ("Requests that ended in an error.", lambda engine: engine.counts.failed),

@@ -19,6 +19,7 @@ from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.openai.answer import PieceT, Writer, answer_streamed, answer_whole
 from hunmin_gateway.openai.chat import ChatCompletion, ChatCompletionRequest, ChatWriter
 from hunmin_gateway.openai.completion import Completion, CompletionRequest, CompletionWriter
+from hunmin_gateway.openai.embeddings import embed
 from hunmin_gateway.openai.errors import ErrorBody
 from hunmin_gateway.openai.head import Head
 from hunmin_gateway.openai.parameters import Parameters
@@ -49,6 +50,7 @@ async def chat(body: ChatCompletionRequest, caller: CallerDep, parts: PartsDep) 
     return await _answer("/v1/chat/completions", body, ChatWriter(body, _head("chatcmpl", body)), caller, parts)
 
 
+router.post("/embeddings", summary="Embed texts")(embed)
 
 
 def _head(prefix: str, body: Parameters) -> Head:
