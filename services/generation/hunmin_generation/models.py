@@ -35,6 +35,7 @@ class ModelLimits:
 
     engine: EngineLimits
     dtype: torch.dtype
+    int8: bool
     threads: int | None
     max_queue: int
     max_prompt_characters: int
@@ -164,6 +165,7 @@ def _native(name: str, folder: Path, tokenizer: Tokenizer, limits: ModelLimits, 
         folder,
         tokenizer,
         dtype=limits.dtype,
+        int8=limits.int8,
         limits=limits.engine,
         threads=limits.threads,
         max_queue=limits.max_queue,

@@ -28,6 +28,7 @@ class NativeModel:
         vocabulary: TokenText,
         *,
         dtype: torch.dtype,
+        int8: bool,
         limits: EngineLimits,
         threads: int | None,
         max_queue: int,
@@ -35,7 +36,7 @@ class NativeModel:
         on_first_token: Callable[[float], None],
     ) -> None:
         """Load the checkpoint in `folder`; HunminError if it cannot be used. `threads` None: as many as help."""
-        checkpoint = load_checkpoint(folder, dtype=dtype)
+        checkpoint = load_checkpoint(folder, dtype=dtype, int8=int8)
         self._name = name
         self.engine = Engine(checkpoint, vocabulary, limits, on_failure=on_failure, on_first_token=on_first_token)
         self.thread = EngineThread(
