@@ -104,11 +104,11 @@ async def _native(model: Model) -> AsyncIterator[Computer]:
         raise error
 
     backend = NativeModel(
-        int8=False,
         "tiny",
         model.folder,
         model.tokenizer,
         dtype=torch.float32,
+        int8=False,
         limits=EngineLimits(),
         threads=1,
         max_queue=16,
