@@ -93,6 +93,10 @@ class StudioProcess:
             process.wait(STOP_TIMEOUT_S)
         self._processes.clear()
 
+    def memory(self) -> list[int]:
+        """Return how many bytes each of its processes holds; the database's are not among them."""
+        return [psutil.Process(process.pid).memory_info().rss for process in self._processes]
+
     def _environ(self) -> dict[str, str]:
         outside = {name: value for name, value in os.environ.items() if not name.startswith("HUNMIN_")}
         own = {"HUNMIN_HOME": str(self.home), "HUNMIN_GATEWAY_BOOTSTRAP_KEY": self.key}
