@@ -8,14 +8,11 @@ from pathlib import Path
 
 import httpx
 from hunmin_contracts.page import Page
+from hunmin_contracts.peft import CONFIG_FILE, WEIGHTS_FILE
 from hunmin_contracts.soft_prompts import SoftPromptInfo
 
 from hunmin.call import Call, Pages, content, model, nothing, segment
 from hunmin.resource import Resource, SenderT, iterates, sends
-
-# How PEFT names the two files of an adapter.
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 class SoftPrompts(Resource[SenderT]):
@@ -42,7 +39,7 @@ class SoftPrompts(Resource[SenderT]):
             form["template"] = template
         if slots is not None:
             form["slots"] = f"[{','.join(map(str, slots))}]"
-        files = {"file": (ADAPTER_WEIGHTS, weights)} | ({"config": (ADAPTER_CONFIG, config)} if config else {})
+        files = {"file": (WEIGHTS_FILE, weights)} | ({"config": (CONFIG_FILE, config)} if config else {})
         # Sent twice it would be two versions.
         return Call("POST", "soft-prompts", _info, form=form, files=files, is_repeatable=False)
 
@@ -86,14 +83,14 @@ def _read(file: bytes | str | os.PathLike[str]) -> tuple[bytes, bytes | None]:
     path = Path(file)
     if not path.is_dir():
         return path.read_bytes(), None
-    return (path / ADAPTER_WEIGHTS).read_bytes(), (path / ADAPTER_CONFIG).read_bytes()
+    return (path / WEIGHTS_FILE).read_bytes(), (path / CONFIG_FILE).read_bytes()
 
 
 def _unpacked_into(folder: Path) -> Callable[[httpx.Response], Path]:
     def unpack(response: httpx.Response) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
-            for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):  # and nothing else, whatever the archive holds
+            for name in (CONFIG_FILE, WEIGHTS_FILE):  # and nothing else, whatever the archive holds
                 (folder / name).write_bytes(archive.read(name))
         return folder
 
