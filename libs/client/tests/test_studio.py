@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 
 import openai
 import pytest
-from hunmin import AuthenticationError, Client, InvalidRequestError, NotFoundError
+import torch
+from hunmin import AuthenticationError, Candidates, Client, GradientExample, InvalidRequestError, NotFoundError
+from hunmin.tuning import soft_prompt_file
 
 TEXT = "이 영화는 정말 재미있었다."
 
@@ -28,6 +30,42 @@ class TestTokenizers:
             assert (await client.tokenizers.count(info.name, [TEXT, ""])).counts == [len(encoded.ids), 0]
             tokens = (await client.tokenizers.morphemes(info.name, TEXT)).tokens
         assert "".join(token.text for token in tokens) == TEXT
+
+
+class TestGradientsAndScores:
+    rows = torch.linspace(-0.1, 0.1, 2 * 256).view(2, 256)
+    asked = {
+        "model": "starter",
+        "examples": [GradientExample(tokens=[-1, 5, -2, 6], target=[7, 8])],
+        "soft_prompt": soft_prompt_file(rows),
+        "gradient_format": "json",
+        "saliency": True,
+        "candidates": Candidates(positions=[1], top_k=3),
+    }
+    scored = {"model": "starter", "prompt": (5, 6), "continuations": (" 최고", " 최악")}
+
+    async def test_are_the_same_blocking_and_awaited(self, studio):
+        async with studio.async_client() as client:
+            awaited = await client.gradients(**self.asked), await client.score(**self.scored)
+        with studio.client() as client:
+            blocking = client.gradients(**self.asked), client.score(**self.scored)
+        assert awaited[0].gradient_rows == blocking[0].gradient_rows
+        assert [one.logprob for one in awaited[1].scores] == pytest.approx([one.logprob for one in blocking[1].scores])
+
+    async def test_bring_what_was_asked_for(self, studio):
+        async with studio.async_client() as client:
+            reply = await client.gradients(**self.asked)
+            scores = (await client.score(**self.scored)).scores
+        assert torch.tensor(reply.gradient_rows).shape == self.rows.shape
+        assert [token.id for token in reply.examples[0].saliency] == [-1, 5, -2, 6]
+        assert [len(best) for best in reply.candidates] == [3]
+        assert reply.usage.backward_tokens == 5
+        assert len(scores) == 2
+
+    def test_an_impossible_request_is_refused_before_it_is_sent(self):
+        client = Client(base_url="http://127.0.0.1:1", api_key="k")
+        with client, pytest.raises(ValueError, match="continuations"):
+            client.score(model="starter", prompt="가", continuations=[])
 
 
 class TestErrors:
