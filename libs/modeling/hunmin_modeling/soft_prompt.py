@@ -208,7 +208,7 @@ def _diverged() -> HunminError:
 
 
 def _check_numbers(body: memoryview, dtype: _Dtype) -> None:
-    """Refuse NaN, infinity and what is close to it, by the bits: numpy has no bfloat16, and torch would have to copy."""
+    """Refuse NaN, infinity and what is near it, by the bits: numpy has no bfloat16, and torch would have to copy."""
     numbers = np.frombuffer(body, dtype=dtype.bits)
     for start in range(0, len(numbers), _PIECE):
         if ((numbers[start : start + _PIECE] & dtype.magnitude) > dtype.largest).any():
