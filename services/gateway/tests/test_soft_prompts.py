@@ -86,12 +86,13 @@ async def test_models_list_the_accounts_own(studio):
 
 
 async def test_another_accounts_are_not_there(studio):
-    foreign = next(iter(studio.parrot.shelf.files), None) or pytest.fail("needs the tests above")
-    assert foreign[0] != studio.account_id
+    reference = f"review@{(await post(studio)).json()['version']}"
+    shelf = studio.parrot.shelf
+    shelf.files["acct_other", reference] = shelf.files.pop((studio.account_id, reference))
     assert (await studio.http.get(PATH)).json() == {"data": [], "next_cursor": None}
     for suffix in ("", "/file", "/peft"):
-        assert (await studio.http.get(f"{PATH}/{foreign[1]}{suffix}")).status_code == 404
-    assert (await studio.http.delete(f"{PATH}/{foreign[1]}")).status_code == 404
+        assert (await studio.http.get(f"{PATH}/{reference}{suffix}")).status_code == 404
+    assert (await studio.http.delete(f"{PATH}/{reference}")).status_code == 404
 
 
 @pytest.mark.parametrize(
