@@ -11,8 +11,9 @@ from pydantic_core import PydanticCustomError
 
 from hunmin_gateway.exchange import Event
 from hunmin_gateway.openai.head import Head, Usage
-from hunmin_gateway.openai.parameters import MAX_LOGPROBS, Ignored, Parameters, PublicSchema, only, said
-from hunmin_gateway.openai.pieces import absent, by_index
+from hunmin_gateway.openai.parameters import MAX_LOGPROBS, Ignored, Parameters
+from hunmin_gateway.openai.pieces import by_index
+from hunmin_gateway.public_schema import PublicSchema, absent, only, said
 
 
 class TextPart(PublicSchema):

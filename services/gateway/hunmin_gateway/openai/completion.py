@@ -12,9 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from hunmin_gateway.exchange import Event
 from hunmin_gateway.openai.head import Head, Usage
-from hunmin_gateway.openai.parameters import MAX_LOGPROBS, Parameters, only, said
-from hunmin_gateway.openai.pieces import absent, by_index
+from hunmin_gateway.openai.parameters import MAX_LOGPROBS, Parameters
+from hunmin_gateway.openai.pieces import by_index
 from hunmin_gateway.openai.utf8 import CharacterCount, printable
+from hunmin_gateway.public_schema import absent, only, said
 
 MAX_PROMPTS = 128
 MAX_COMPLETIONS = 128  # of all prompts: more than a model may queue would be "too much at present" for ever

@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 
 from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.exchange import Exchange, Tokens
-from hunmin_gateway.openai.parameters import NAME, Ignored, PublicSchema, only, said
+from hunmin_gateway.openai.parameters import Ignored
 from hunmin_gateway.parts import PartsDep
+from hunmin_gateway.public_schema import NAME, PublicSchema, only, said
 
 MAX_INPUTS = 2048  # OpenAI's
 

@@ -7,45 +7,17 @@ or not served, so accepted only with a value that asks for nothing, else refused
 from typing import Annotated, Any
 
 from hunmin_contracts.generation import Sampling
-from hunmin_contracts.schema import Schema
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field
 from pydantic import field_validator as validates
 from pydantic_core import PydanticCustomError
+
+from hunmin_gateway.public_schema import NAME, PublicSchema, only, said
 
 MAX_CHOICES = 16  # per prompt; the bound of GenerateRequest.n
 MAX_LOGPROBS = 20
 MAX_STOPS = 4
-NAME = r"^[^\x00-\x1f\x7f]*$"  # no control characters: a name is stored and logged
 
 Ignored = Annotated[Any, Field(description="Accepted, without effect.")]
-
-
-def only(*neutral: object) -> BeforeValidator:
-    """Return the mark of a parameter that is not served: null and the `neutral` values pass, as null."""
-
-    def check(value: object) -> None:
-        if value is not None and not any(type(value) is type(one) and value == one for one in neutral):
-            raise PydanticCustomError("unsupported_parameter", "not supported here, leave it out")
-
-    return BeforeValidator(check)
-
-
-def said(expected: str) -> WrapValidator:
-    """Return the mark of a parameter of several shapes: a wrong one is answered by `expected` alone."""
-
-    def check(value: object, validate: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return validate(value)
-        except ValidationError as error:
-            raise PydanticCustomError("invalid_value", f"must be {expected}") from error
-
-    return WrapValidator(check)
-
-
-class PublicSchema(Schema):
-    """A part of a public request: JSON types are taken as they are, and no number is infinite."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class StreamOptions(PublicSchema):

@@ -1,4 +1,4 @@
-"""What both kinds of completion do with their pieces: put them in order, and leave out what is absent."""
+"""What both kinds of completion do with their pieces: put them in order."""
 
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
@@ -19,8 +19,3 @@ def by_index(pieces: Iterable[IndexedT]) -> list[tuple[int, list[IndexedT]]]:
     for piece in pieces:
         groups.setdefault(piece.index, []).append(piece)
     return sorted(groups.items())
-
-
-def absent(value: object) -> bool:
-    """Tell that a field is left out of the answer rather than sent as null."""
-    return value is None

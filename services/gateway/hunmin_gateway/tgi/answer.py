@@ -9,7 +9,7 @@ from hunmin_contracts.generation import ChunkEvent, PromptEvent, TokenLogprob, T
 from pydantic import BaseModel, Field
 
 from hunmin_gateway.exchange import Event
-from hunmin_gateway.openai.pieces import absent
+from hunmin_gateway.public_schema import absent
 from hunmin_gateway.tgi.parameters import Ask
 
 FinishReason = Literal["length", "eos_token", "stop_sequence"]

@@ -17,9 +17,9 @@ from starlette.responses import Response
 from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
 from hunmin_gateway.exchange import Exchange
 from hunmin_gateway.keys.caller import Caller
-from hunmin_gateway.openai.parameters import NAME
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.pipeline import Pipeline
+from hunmin_gateway.public_schema import NAME
 from hunmin_gateway.tgi.answer import Answer, StreamPiece, Writer
 from hunmin_gateway.tgi.errors import ErrorBody, error_event
 from hunmin_gateway.tgi.parameters import MAX_BEST_OF, MAX_STOP_SEQUENCES, Ask, GenerateBody, RootBody

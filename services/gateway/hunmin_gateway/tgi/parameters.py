@@ -13,7 +13,7 @@ from hunmin_contracts.generation import GenerateRequest, Sampling
 from hunmin_contracts.ids import AccountId
 from pydantic import Field
 
-from hunmin_gateway.openai.parameters import NAME, PublicSchema, only
+from hunmin_gateway.public_schema import NAME, PublicSchema, only
 
 DEFAULT_MAX_NEW_TOKENS = 100  # TGI's since 2.0; it was 20
 MAX_BEST_OF = 16
