@@ -1,7 +1,7 @@
 """HTTP to one remote server: JSON out, server-sent events back, every failure as a HunminError. Knows no model."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -92,7 +92,7 @@ class RemoteServer:
         return event
 
     @contextmanager
-    def _as_hunmin_errors(self) -> Any:
+    def _as_hunmin_errors(self) -> Iterator[None]:
         try:
             yield
         except httpx.ConnectError as error:
