@@ -35,4 +35,4 @@ def _blocks(text: str) -> list[tuple[str, str]]:
 
 
 def _is_request(code: str) -> bool:
-    return bool(ADDRESS.search(code)) and ("curl " in code or "openai" in code)
+    return bool(ADDRESS.search(code)) and any(word in code for word in ("curl ", "openai", "hunmin.Client"))
