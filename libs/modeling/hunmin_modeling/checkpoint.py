@@ -80,13 +80,13 @@ def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, int8: b
     `int8` quantises the linear layers; everything else stays in `dtype`.
     """
     config = _config(folder)
-    files = _weight_files(folder)
+    files = weight_files(folder)
     model = _model(folder, config, dtype)
     parameters = model.num_parameters()  # packed weights are no longer counted
     pack_linears(model, int8=int8)
     return Checkpoint(
         model=model,
-        digest=_digest(files),
+        digest=digest_of(files),
         dtype=dtype,
         context_length=config.max_position_embeddings,
         vocab_size=config.vocab_size,
@@ -117,8 +117,8 @@ def _config(folder: Path) -> PretrainedConfig:
     return config
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files, each seen to be whole."""
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of `folder`, each seen to be whole; HunminError if one is missing or damaged."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -168,7 +168,8 @@ def _model(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTra
     return model
 
 
-def _digest(files: list[Path]) -> str:
+def digest_of(files: list[Path]) -> str:
+    """Return the sha256 of `files` together, in hex."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

@@ -20,6 +20,11 @@ class KvPool:
         """Fill `blocks` with zeros in every layer."""
         self._all.index_fill_(2, blocks, 0)
 
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Let block `target` begin with the first `count` tokens of block `source` and be zeros after them."""
+        self._all[:, :, target, :, count:] = 0
+        self._all[:, :, target, :, :count] = self._all[:, :, source, :, :count]
+
     def write(self, layer: int, keys: Tensor, values: Tensor, *, blocks: Tensor, offsets: Tensor) -> None:
         """Store `keys`, `values` [kv_heads, T, head_dim] of T tokens, token t at `offsets[t]` of block `blocks[t]`."""
         self.keys[layer][blocks, :, offsets] = keys.transpose(0, 1)  # [T, kv_heads, head_dim]
@@ -29,7 +34,8 @@ class KvPool:
         """Return keys and values [kv_heads, length, head_dim] of one sequence, copied from its blocks in order."""
 
         def joined(pool: Tensor) -> Tensor:
-            copied = pool[blocks].transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
+            found = pool[blocks] if isinstance(blocks, slice) else pool.index_select(0, blocks)
+            copied = found.transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
             return copied.flatten(1, 2)[:, :length]  # of [kv_heads, n, block_size, head_dim]
 
         return joined(self.keys[layer]), joined(self.values[layer])

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from hunmin_modeling.checkpoint import _digest, _weight_files
+from hunmin_modeling.checkpoint import digest_of, weight_files
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def outline(folder: Path) -> Outline:
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _refused(folder, f"its config.json is missing or not valid ({error}).") from error
-    files = _weight_files(folder)
+    files = weight_files(folder)
     return Outline(
         config=config,
-        digest=_digest(files),
+        digest=digest_of(files),
         embeddings=_embeddings(folder, files, model),
         end_ids=_end_ids(folder, config),
         created=int(max(file.stat().st_mtime for file in files)),

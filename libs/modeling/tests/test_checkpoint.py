@@ -17,6 +17,7 @@ SCHEDULES: dict[str, list[Parts]] = {
     "whole": [[(0, 0, 40), (1, 0, 40)]],
     "chunks": [[(0, 0, 10), (1, 0, 25)], [(1, 25, 15), (0, 10, 17)], [(0, 27, 13)]],
     "decode": [[(0, 0, 20), (1, 0, 30)], *([(0, 20 + t, 1), (1, 30 + t, 1)] for t in range(10)), [(0, 30, 10)]],
+    "one": [[(0, 0, 1), (1, 0, 40)], [(0, 1, 39)]],
     "mixed": [[(0, 0, 20)], [(0, 20, 1), (1, 0, 30)], [(0, 21, 1), (1, 30, 10)], [(0, 22, 18)]],
 }
 
@@ -45,12 +46,13 @@ class TestServed:
         found = packed_logits(checkpoint, ids, SCHEDULES[schedule])
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
-    def test_gives_nearly_the_same_in_bfloat16(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("schedule", SCHEDULES)
+    def test_gives_nearly_the_same_in_bfloat16(self, tmp_path: Path, schedule: str) -> None:
         checkpoint = load_checkpoint(save_tiny_checkpoint(tmp_path, "llama"), dtype=torch.bfloat16)
         ids = torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             expected = tiny_model("llama").to(torch.bfloat16)(ids).logits.float()
-        found = packed_logits(checkpoint, ids, SCHEDULES["mixed"])
+        found = packed_logits(checkpoint, ids, SCHEDULES[schedule])
         assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
 
     def test_says_what_it_is(self, tmp_path: Path) -> None:

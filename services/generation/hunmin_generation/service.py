@@ -40,7 +40,7 @@ class GenerationSettings(Settings):
     max_batch_tokens: int = Field(default=512, ge=1)  # in one step, of prompts and completions
     max_running: int = Field(default=64, ge=1)  # completions computed at a time
     max_queue: int = Field(default=256, ge=0)  # completions waiting beside those
-    block_size: int = Field(default=16, ge=1)  # tokens
+    block_size: int = Field(default=32, ge=1)  # tokens
     kv_bytes: int = Field(default=256 * 2**20, ge=1)
     max_prompt_characters: int = Field(default=400_000, ge=1)
     soft_prompt_bytes: int = Field(default=64 * 2**20, ge=1)  # of rows in memory, over all models

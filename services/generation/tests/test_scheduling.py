@@ -25,14 +25,23 @@ class Run:
     arrived: list[Sequence] = field(default_factory=list)
     content: dict[tuple[int, int], Content] = field(default_factory=dict)
 
-    def arrive(self, prompt: int, max_tokens: int, *, root: bytes = b"", priority: int = 0) -> None:
-        sequence = Sequence.of(range(prompt), max_tokens=max_tokens, root=root, priority=priority)
+    def arrive(
+        self, prompt: int, max_tokens: int, *, root: bytes = b"", priority: int = 0, shared: int = 0, tail: int = 0
+    ) -> None:
+        """A prompt of that many tokens, of which `shared` are a soft prompt's; what follows these depends on `tail`."""
+        tokens = [token + (tail * 100 if token >= shared else 0) for token in range(prompt)]
+        sequence = Sequence.of(tokens, max_tokens=max_tokens, root=root, priority=priority, shared=min(shared, prompt))
         self.scheduler.add(sequence)
         self.arrived.append(sequence)
 
     def step(self) -> list[Work]:
         works = self.scheduler.schedule()
         self.check(works)
+        for copy in self.scheduler.copies:
+            copied = [self.content[copy.source, offset] for offset in range(copy.count)]
+            for offset in range(BLOCK_SIZE):
+                self.content.pop((copy.target, offset), None)
+            self.content |= {(copy.target, offset): one for offset, one in enumerate(copied)}
         for work in works:
             for position in range(work.start, work.start + work.count):
                 self.content[self.place(work.sequence, position)] = self.meaning(work.sequence, position)
@@ -95,7 +104,14 @@ def new_run(*, blocks: int, budget: int, running: int, prefix_cache: bool = True
     return Run(Scheduler(pool, max_batch_tokens=max(budget, running), max_running=running, prefix_cache=prefix_cache))
 
 
-REQUEST = st.tuples(st.integers(1, 24), st.integers(0, 16), st.sampled_from([b"", b"other"]), st.integers(0, 1))
+REQUEST = st.tuples(
+    st.integers(1, 24),  # tokens of the prompt
+    st.integers(0, 16),  # at most generated
+    st.sampled_from([b"", b"other"]),
+    st.integers(0, 1),  # priority
+    st.sampled_from([0, 5, 8, 10]),  # of a soft prompt
+    st.integers(0, 3),
+)
 EVENT = st.one_of(REQUEST, st.just("step"), st.just("step"), st.just("fail"), st.integers(0, 30))
 
 
@@ -110,7 +126,7 @@ class TestRandomSchedules:
     )
     def test_every_sequence_ends_and_every_block_returns(
         self,
-        events: list[tuple[int, int, bytes, int] | str | int],
+        events: list[tuple[int, int, bytes, int, int, int] | str | int],
         blocks: int,
         budget: int,
         running: int,
@@ -120,8 +136,8 @@ class TestRandomSchedules:
         cancelled: set[Sequence] = set()
         for event in events:
             if isinstance(event, tuple):
-                prompt, max_tokens, root, priority = event
-                run.arrive(prompt, max_tokens, root=root, priority=priority)
+                prompt, max_tokens, root, priority, shared, tail = event
+                run.arrive(prompt, max_tokens, root=root, priority=priority, shared=shared, tail=tail)
             elif event == "fail":
                 cancelled |= run.fail()
             elif isinstance(event, int) and run.arrived:
@@ -227,6 +243,18 @@ class TestPrefixCache:
         run.scheduler.add(again := Sequence.of(range(12), max_tokens=0, reusable=reusable))
         (work,) = [work for work in run.scheduler.schedule() if work.sequence is again]
         assert work.start == reusable // BLOCK_SIZE * BLOCK_SIZE
+
+    def test_what_a_soft_prompt_leaves_of_its_last_block_is_copied(self) -> None:
+        run = new_run(blocks=20, budget=64, running=4)
+        run.arrive(12, 1, shared=6)
+        run.arrive(12, 1, shared=6, tail=1)
+        assert [work.start for work in run.step()] == [0, 4]  # in the step that computes it there is nothing to copy
+        run.arrive(12, 2, shared=6, tail=2)
+        (work,) = [work for work in run.step() if work.sequence is run.arrived[2]]
+        assert (work.start, work.count) == (6, 6)
+        assert [copy.count for copy in run.scheduler.copies] == [2]
+        run.step()
+        assert run.scheduler.copies == []
 
     def test_another_root_shares_nothing(self) -> None:
         run = new_run(blocks=20, budget=64, running=4)

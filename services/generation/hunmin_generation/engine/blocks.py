@@ -1,7 +1,8 @@
 """The blocks of the KV pool: which are free, held by whom, and what they hold. Must not know torch or text.
 
-A full block has a key, a digest of every token up to its end and of what those tokens mean (the sequence's root). A
-block that nobody holds keeps its content until it is needed, so that a later sequence that begins alike starts from it.
+A full block has a key, a digest of every token up to its end and of what those tokens mean (the sequence's root); one
+can have a second key for its first tokens, where a soft prompt ends in it. A block that nobody holds keeps its content
+until it is needed, so that a later sequence that begins alike starts from it.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ def root_key(*parts: str) -> Key:
 
 
 def next_key(key: Key, tokens: "array[int]") -> Key:
-    """Return the key of the block of `tokens` that follows the block of `key`."""
+    """Return the key of `tokens`, a block or the beginning of one, that follow the block of `key`."""
     return hashlib.sha256(key + tokens.tobytes()).digest()
 
 
@@ -36,7 +37,7 @@ class BlockPool:
         self.block_size = block_size
         self._empty = list(range(count))  # a heap
         self._holders = [0] * count
-        self._keys: list[Key | None] = [None] * count
+        self._keys: list[list[Key]] = [[] for _ in range(count)]
         self._found: dict[Key, int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()  # keyed blocks that nobody holds, least recently held first
 
@@ -88,7 +89,7 @@ class BlockPool:
     def share(self, blocks: Sequence[int]) -> None:
         """Hold `blocks`, found by their keys, once more."""
         for block in blocks:
-            if self._keys[block] is None:
+            if not self._keys[block]:
                 raise ValueError(f"block {block} has no content to share")
             self._holders[block] += 1
             self._idle.pop(block, None)
@@ -101,23 +102,22 @@ class BlockPool:
             self._holders[block] -= 1
             if self._holders[block]:
                 continue
-            if self._keys[block] is None:
-                heapq.heappush(self._empty, block)
-            else:
+            if self._keys[block]:
                 self._idle[block] = None
+            else:
+                heapq.heappush(self._empty, block)
 
     def publish(self, block: int, key: Key) -> None:
-        """Let others find a full block that is held, unless the same content is already there."""
+        """Let others find a block that is held, unless the same content is already there."""
         if key not in self._found:
             self._found[key] = block
-            self._keys[block] = key
+            self._keys[block].append(key)
 
     def forget(self, block: int) -> None:
         """Let nobody find `block` any more: its content is dropped, or was never computed."""
-        key = self._keys[block]
-        if key is not None:
+        for key in self._keys[block]:
             del self._found[key]
-            self._keys[block] = None
-            if block in self._idle:
-                del self._idle[block]
-                heapq.heappush(self._empty, block)
+        self._keys[block] = []
+        if block in self._idle:
+            del self._idle[block]
+            heapq.heappush(self._empty, block)

@@ -13,6 +13,7 @@ from hunmin_contracts.generation import ChunkEvent
 from hunmin_modeling.checkpoint import Checkpoint
 from hunmin_modeling.kv_pool import kv_bytes_per_token
 
+from hunmin_generation.engine.admission import max_tokens
 from hunmin_generation.engine.blocks import BlockPool
 from hunmin_generation.engine.request import Completion, EngineRequest, Generation, Sink
 from hunmin_generation.engine.runner import Outcome, Runner, Task
@@ -27,7 +28,7 @@ class EngineLimits:
 
     max_batch_tokens: int = 512
     max_running: int = 64
-    block_size: int = 16
+    block_size: int = 32
     kv_bytes: int = 256 * 2**20
     prefix_cache: bool = True
 
@@ -81,35 +82,7 @@ class Engine:
 
     def max_tokens(self, request: EngineRequest) -> int:
         """Return how many tokens `request` may generate; HunminError if it can never be served. For any thread."""
-        length, asked = len(request.prompt), request.max_tokens
-        if length == 0:
-            raise HunminError(
-                ErrorCode.INVALID_PARAMETER,
-                "The prompt is empty: give at least one token to go on from.",
-                param="prompt",
-            )
-        rows = len(request.soft_prompt.rows) if request.soft_prompt is not None else 0
-        foreign = next((token for token in request.prompt if not -rows <= token < self._vocab_size), None)
-        if foreign is not None:
-            raise HunminError(
-                ErrorCode.INVALID_PARAMETER,
-                f"Token id {foreign} is not in the model's vocabulary of {self._vocab_size} tokens."
-                if foreign >= 0
-                else f"The prompt names row {-1 - foreign} of a soft prompt that has {rows} rows.",
-                param="prompt",
-            )
-        if length + (1 if asked is None else asked) > self.max_length:
-            wanted = "" if asked is None else f" and max_tokens is {asked}"
-            raise HunminError(
-                ErrorCode.PROMPT_TOO_LONG,
-                f"The prompt has {length} tokens{wanted}; the model takes {self.max_length} tokens in all. "
-                "Shorten the prompt or lower max_tokens.",
-                param="prompt",
-                prompt_tokens=length,
-                max_tokens=asked,
-                context_length=self.max_length,
-            )
-        return self.max_length - length if asked is None else asked
+        return max_tokens(request, max_length=self.max_length, vocab_size=self._vocab_size)
 
     def add(self, request: EngineRequest, sink: Sink) -> Generation:
         """Queue a request; its events go to `sink`. Raises what `max_tokens` raises."""
@@ -144,7 +117,7 @@ class Engine:
         if not works:
             return
         try:
-            outcomes = self._runner.run([self._task(work) for work in works])
+            outcomes = self._runner.run([self._task(work) for work in works], self.scheduler.copies)
         except Exception as error:  # the engine's edge: whatever it was, the others are served
             self._on_failure(error)
             self.scheduler.withdraw()

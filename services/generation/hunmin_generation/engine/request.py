@@ -93,7 +93,7 @@ class Completion:
             raise ValueError("the model's logits are not numbers")
         self.sequence.tokens.append(token)
         if token in self._end_ids:
-            return self._end("stop", self._text.finish())
+            return self._end("stop", self._text.finish(), end=choice.scored)
         begin = self._text.decoded_length
         text = self._text.push(token)
         if choice.scored is not None:
@@ -112,14 +112,20 @@ class Completion:
         """End a completion of no tokens, whose prompt alone was wanted."""
         return self._end("length", "")
 
-    def _end(self, reason: FinishReason, text: str) -> ChunkEvent:
+    def _end(self, reason: FinishReason, text: str, *, end: Scored | None = None) -> ChunkEvent:
         self.finish_reason = reason
+        tokens = self._reported()
+        withheld = [token for _, token in self._unreported]
+        if end is not None:
+            withheld.append(describe(end, self._vocabulary))
         return ChunkEvent(
             index=self.index,
             text=text,
             completion_tokens=self.sequence.completion_length,
-            tokens=self._reported(),
+            tokens=tokens,
+            withheld=withheld,
             finish_reason=reason,
+            stop=self._text.stop,
         )
 
     def _reported(self) -> list[TokenLogprob]:
@@ -165,6 +171,7 @@ class Generation:
                 max_tokens=max_tokens,
                 root=root_key(request.salt, request.soft_prompt.key if request.soft_prompt is not None else ""),
                 reusable=_reusable(request, index),
+                shared=next((at for at, token in enumerate(request.prompt) if token >= 0), len(request.prompt)),
                 priority=request.priority,
             )
             draw = Draw(sequence, request.sampling, seed + index, request.logprobs)

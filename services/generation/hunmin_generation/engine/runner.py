@@ -12,7 +12,7 @@ from hunmin_modeling.kv_pool import KvPool
 from torch import Tensor
 
 from hunmin_generation.engine.sampler import Choice, Draw, Scored, sample, score
-from hunmin_generation.engine.scheduler import Work
+from hunmin_generation.engine.scheduler import Copy, Work
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,12 @@ class Runner:
         self._vocab_size = vocab_size
         self.pool = KvPool(checkpoint.config, blocks=blocks, block_size=block_size, dtype=checkpoint.dtype)
 
-    def run(self, tasks: Rows[Task]) -> list[Outcome]:
-        """Run every task in one forward pass and return their outcomes, in order."""
+    def run(self, tasks: Rows[Task], copies: Rows[Copy] = ()) -> list[Outcome]:
+        """Make `copies`, then run every task in one forward pass and return their outcomes, in order."""
         order = sorted(range(len(tasks)), key=lambda i: tasks[i].work.count > 1)  # single tokens are decoded together
         with torch.inference_mode():
+            for copy in copies:
+                self.pool.copy(copy.source, copy.target, copy.count)
             found = self._run([tasks[i] for i in order])
         outcomes = dict(zip(order, found, strict=True))
         return [outcomes[i] for i in range(len(tasks))]

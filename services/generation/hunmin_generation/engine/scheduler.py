@@ -27,6 +27,15 @@ class Work:
         return self.start + self.count == len(self.sequence.tokens)
 
 
+@dataclass(frozen=True)
+class Copy:
+    """The first `count` tokens of block `source`, to be copied to `target`."""
+
+    source: int
+    target: int
+    count: int
+
+
 class Scheduler:
     """Continuous batching with chunked prefill under a token budget."""
 
@@ -50,7 +59,9 @@ class Scheduler:
         self.cached_tokens = 0  # of these, found there
         self._places: dict[Sequence, tuple[int, int]] = {}
         self._arrivals = count()
+        self.copies: list[Copy] = []  # to be made before the step is run, in this order
         self._published: list[int] = []  # in the last step
+        self._ends: set[bytes] = set()  # keys of its soft prompts' ends: copied from the next step on
 
     @property
     def capacity(self) -> int:
@@ -80,7 +91,7 @@ class Scheduler:
         The chosen tokens count as computed from here on, also for others that begin alike: a batch writes every key
         before it reads one. A step that fails must be withdrawn, and its sequences finished.
         """
-        self._published = []
+        self._published, self._ends, self.copies = [], set(), []
         works = self._decode()
         budget = self.max_batch_tokens - len(works)
         for sequence in self.running:
@@ -130,6 +141,11 @@ class Scheduler:
             for number, key in enumerate(self._keys(sequence, end)[first:end], start=first):
                 self.blocks.publish(sequence.blocks[number], key)
                 self._published.append(sequence.blocks[number])
+            if work.start < sequence.shared <= sequence.computed and sequence.shared % size:
+                number = sequence.shared // size
+                self.blocks.publish(sequence.blocks[number], key := self._end_key(sequence))
+                self._published.append(sequence.blocks[number])
+                self._ends.add(key)
         return work
 
     def _keys(self, sequence: Sequence, full_blocks: int) -> list[bytes]:
@@ -139,6 +155,12 @@ class Scheduler:
             at = len(keys) * size
             keys.append(next_key(keys[-1] if keys else sequence.root, sequence.tokens[at : at + size]))
         return keys
+
+    def _end_key(self, sequence: Sequence) -> bytes:
+        """Return the key of what is shared in the block where that ends."""
+        number, size = sequence.shared // self.blocks.block_size, self.blocks.block_size
+        keys = self._keys(sequence, number)
+        return next_key(keys[number - 1] if number else sequence.root, sequence.tokens[number * size : sequence.shared])
 
     def _admit(self) -> Sequence | None:
         """Move the first waiting sequence to the running ones if there is room; nobody overtakes it."""
@@ -151,9 +173,13 @@ class Scheduler:
         if needed + len(self.running) > self.blocks.free_without(found):
             return None
         del self.waiting[0]
+        end = self._cached_end(sequence, len(found))
         self.blocks.share(found)
         sequence.blocks = found + self.blocks.take(needed)
         sequence.computed = len(found) * self.blocks.block_size
+        if end is not None:
+            self.copies.append(Copy(end, sequence.blocks[len(found)], sequence.shared - sequence.computed))
+            sequence.computed = sequence.shared
         self.queried_tokens += len(sequence.tokens)
         self.cached_tokens += sequence.computed
         sequence.status = Status.RUNNING
@@ -164,11 +190,17 @@ class Scheduler:
         """Return the blocks that hold the beginning of `sequence` already; its last token is always run."""
         if not self.prefix_cache:
             return []
-        reusable = min(len(sequence.tokens) - 1, sequence.reusable)
-        if sequence.completion_length:  # preempted: what was wanted of its prompt is known
-            reusable = len(sequence.tokens) - 1
-        full_blocks = reusable // self.blocks.block_size
+        full_blocks = _reusable(sequence) // self.blocks.block_size
         return self.blocks.find(self._keys(sequence, full_blocks)[:full_blocks])
+
+    def _cached_end(self, sequence: Sequence, full_blocks: int) -> int | None:
+        """Return the block in which what `sequence` shares ends, if that and the `full_blocks` before it are there."""
+        size = self.blocks.block_size
+        if not self.prefix_cache or sequence.shared > _reusable(sequence) or not sequence.shared % size:
+            return None
+        if full_blocks != sequence.shared // size or (key := self._end_key(sequence)) in self._ends:
+            return None
+        return next(iter(self.blocks.find([key])), None)
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
@@ -181,6 +213,13 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.blocks.give_back(sequence.blocks)
         sequence.blocks = []
+
+
+def _reusable(sequence: Sequence) -> int:
+    """Return how many first tokens need not be run again. The last one always is, for what follows it."""
+    if sequence.completion_length:  # preempted: what was wanted of its prompt is known
+        return len(sequence.tokens) - 1
+    return min(len(sequence.tokens) - 1, sequence.reusable)
 
 
 def _decodes(sequence: Sequence) -> bool:

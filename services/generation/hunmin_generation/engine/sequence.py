@@ -21,7 +21,8 @@ class Sequence:
     `tokens` are ids of the prompt, then of the completion, -1 - k at row k of the soft prompt; the first `computed`
     have their keys and values in `blocks`. `max_length` bounds prompt and completion together; it is the prompt's
     length if only that is run. `root` tells what the tokens mean, and sequences of one root share blocks; `reusable` is
-    how many first tokens need not be run again if their keys and values are there. Lower `priority` goes first.
+    how many first tokens need not be run again if their keys and values are there. Others will begin with the first
+    `shared` tokens, those of a soft prompt, wherever in a block they end. Lower `priority` goes first.
     """
 
     tokens: "array[int]"  # array is generic for the type checker only
@@ -29,6 +30,7 @@ class Sequence:
     max_length: int
     root: bytes = b""
     reusable: int = 0
+    shared: int = 0
     priority: int = 0
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
@@ -43,6 +45,7 @@ class Sequence:
         max_tokens: int,
         root: bytes = b"",
         reusable: int | None = None,
+        shared: int = 0,
         priority: int = 0,
     ) -> "Sequence":
         """Start a sequence from the ids of its prompt, all but the last of which are reusable unless told otherwise."""
@@ -54,6 +57,7 @@ class Sequence:
             max_length=length + max_tokens,
             root=root,
             reusable=length - 1 if reusable is None else reusable,
+            shared=shared,
             priority=priority,
         )
 

@@ -55,7 +55,12 @@ class StopText:
         self._held = ""
         self.decoded_length = 0  # characters of the completion so far, held ones included
         self.released_length = 0
-        self.is_stopped = False
+        self.stop: str | None = None  # the stop string that ended it
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string has come."""
+        return self.stop is not None
 
     def push(self, token_id: int) -> str:
         """Take the next token and return the text that is safe with it; nothing more once `is_stopped`."""
@@ -73,10 +78,10 @@ class StopText:
         if not self._stop:
             return self._release(new)
         self._held += new
-        ends = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        ends = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if ends:
-            self.is_stopped = True
-            return self._release(self._held[: min(ends)])
+            at, self.stop = min(ends)
+            return self._release(self._held[:at])
         safe = len(self._held) - max(_overlap(self._held, stop) for stop in self._stop)
         return self._release(self._held[:safe])
 

@@ -107,6 +107,7 @@ class EngineThread:
     # What follows runs on the engine's thread.
 
     def _run(self) -> None:
+        torch.get_num_threads()  # first: a thread's first look at the number sets it to what another thread set last
         torch.set_num_threads(self._threads)
         while self._is_needed():
             try:

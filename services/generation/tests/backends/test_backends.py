@@ -99,6 +99,20 @@ class TestGreedy:
         ]
 
 
+class TestEnd:
+    async def test_an_end_token_ends_the_text_and_is_told_apart(self, on: Any, model: Any) -> None:
+        end = model.tokenizer.eos_id
+        texts = (f"{PROMPTS[place % 4]}{place}" for place in range(200))
+        text = next(text for text in texts if expected_ids(model, ids=model.tokenizer.encode(text))[-1] == end)
+        expected = expected_ids(model, ids=model.tokenizer.encode(text))
+        found = await generated(on, model, text, logprobs=0)
+        last = chunks(found)[-1]
+        assert [token.id for token in tokens(found)] == expected[:-1]
+        assert [token.id for token in last.withheld] == [end]
+        assert (last.finish_reason, last.stop, last.completion_tokens) == ("stop", None, len(expected))
+        assert joined(found) == model.tokenizer.decode(expected[:-1])
+
+
 class TestStop:
     async def test_the_text_ends_before_a_stop_string(self, on: Any, model: Any) -> None:
         whole = await generated(on, model, PROMPTS[0], logprobs=0)
@@ -112,6 +126,14 @@ class TestStop:
         assert chunks(found)[-1].finish_reason == "stop"
         assert isinstance(found[-1], UsageEvent)
         assert found[-1].completion_tokens == needed
+
+    async def test_every_token_drawn_is_reported_or_withheld(self, on: Any, model: Any) -> None:
+        whole = joined(await generated(on, model, PROMPTS[0]))
+        for stop in (whole[6:8], whole[6]):
+            found = await generated(on, model, PROMPTS[0], stop=("없는 말", stop), logprobs=0)
+            last = chunks(found)[-1]
+            assert last.stop == stop
+            assert len(tokens(found)) + len(last.withheld) == last.completion_tokens
 
 
 class TestLogprobs:
