@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -65,7 +66,10 @@ class GenerationSettings(Settings):
 async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenerator[FastAPI, None]:
     """Load every model, then offer them."""
     try:
-        models = await asyncio.to_thread(_load, platform, settings)
+        # On a thread that ends with it, and its OpenMP team too: while there are more such threads than cores, a team's
+        # workers no longer wait awake between two products, and a step of 110M parameters takes half as long again.
+        with ThreadPoolExecutor(max_workers=1) as loader:
+            models = await asyncio.get_running_loop().run_in_executor(loader, _load, platform, settings)
     except HunminError as error:
         raise StartError(f"A folder in HUNMIN_GENERATION_MODELS cannot be served. {error.message}") from None
     from hunmin_generation import api
