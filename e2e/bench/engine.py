@@ -15,10 +15,9 @@ from pathlib import Path
 
 import torch
 from engine_int8 import int8_loss
-from engine_load import SHAPE, Letters, Load, run_baseline, run_ours, timed
+from engine_load import SHAPE, Letters, Load, alone, run_baseline, serve, timed
 from engine_serving import compare_serving
 from hunmin_generation.engine.engine import Engine, EngineLimits
-from hunmin_generation.engine.thread import EngineThread
 from hunmin_modeling.checkpoint import load_checkpoint
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, logging
 
@@ -34,11 +33,9 @@ def compare(folder: Path, precision: str, *, concurrency: list[int], rounds: int
     engine = Engine(checkpoint, Letters(), EngineLimits(kv_bytes=512 * 2**20))
     metrics: Metrics = {}
     with asyncio.Runner() as runner:
-        thread = EngineThread(engine, threads=threads, max_queue=64)
-        runner.run(_start(thread))
         sides: dict[str, Callable[[Load], object]] = {
-            "ours": lambda load: runner.run(run_ours(thread, load)),
-            "baseline": lambda load: run_baseline(baseline, load),
+            "ours": lambda load: runner.run(serve(engine, load, threads)),
+            "baseline": lambda load: alone(lambda: run_baseline(baseline, load), threads),
         }
         for run in sides.values():
             run(Load.of(2, seed=-1))
@@ -61,12 +58,7 @@ def compare(folder: Path, precision: str, *, concurrency: list[int], rounds: int
                 "unit": "token/s",
             }
             print(name, metrics[name], flush=True)
-        runner.run(thread.close())
     return metrics
-
-
-async def _start(thread: EngineThread) -> None:
-    thread.start()
 
 
 def main() -> None:
@@ -80,7 +72,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)  # no team of this thread: each side brings its own
     torch.manual_seed(0)
     metrics: Metrics = {}
     with tempfile.TemporaryDirectory() as name:

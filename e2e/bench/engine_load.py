@@ -3,12 +3,15 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 from hunmin_contracts.generation import Sampling
+from hunmin_generation.engine.engine import Engine
 from hunmin_generation.engine.request import EngineRequest
 from hunmin_generation.engine.thread import EngineThread
 from hunmin_modeling.soft_prompt import SoftPromptRows
@@ -123,6 +126,34 @@ def run_baseline(model: PreTrainedModel, load: Load) -> None:
             eos_token_id=None,
             pad_token_id=0,
         )
+
+
+def alone(run: Callable[[], object], threads: int) -> None:
+    """Run on a thread that ends: an OpenMP team left behind slows every other one, and so whoever is measured next."""
+
+    def begin() -> None:
+        torch.get_num_threads()  # first: a thread's first look at the number sets it to what another thread set last
+        torch.set_num_threads(threads)
+
+    with ThreadPoolExecutor(1, initializer=begin) as executor:
+        executor.submit(run).result()
+
+
+@asynccontextmanager
+async def served(engine: Engine, threads: int) -> AsyncIterator[EngineThread]:
+    """A thread for the engine, which ends with the block."""
+    thread = EngineThread(engine, threads=threads, max_queue=64)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        await thread.close()
+
+
+async def serve(engine: Engine, load: Load, threads: int) -> list[float]:
+    """Serve a load on a thread that ends; return the seconds between its tokens."""
+    async with served(engine, threads) as thread:
+        return await run_ours(thread, load)
 
 
 def timed(run: Callable[[Load], object], load: Load) -> float:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from engine_load import SHAPE, Letters, Load, run_ours, timed
+from engine_load import SHAPE, Letters, Load, serve, served, timed
 from gradients import N_VIRTUAL, batch_of
 from hunmin_generation.engine.engine import Engine, EngineLimits
-from hunmin_generation.engine.thread import EngineThread
 from hunmin_generation.gradients.worker import GradientWorker
 from hunmin_modeling.checkpoint import Checkpoint, load_checkpoint
 from hunmin_modeling.gradient import Gradients, Wanted
@@ -30,28 +29,23 @@ def compare_serving(folder: Path, *, rounds: int, threads: int) -> Metrics:
     engine = Engine(checkpoint, Letters(), EngineLimits(kv_bytes=512 * 2**20))
     metrics: Metrics = {}
     with asyncio.Runner() as runner:
-        thread, worker = (
-            EngineThread(engine, threads=threads, max_queue=64),
-            GradientWorker(threads=threads, max_queue=1),
-        )
-        runner.run(_start(thread, worker))
-        runner.run(run_ours(thread, Load.of(2, seed=-1)))
+        runner.run(serve(engine, Load.of(2, seed=-1), threads))
         for count in (32, 64):
-            metrics[f"soft_prompts_{count}_requests"] = _soft_prompts(runner, thread, count, rounds=rounds)
-        metrics["time_to_first_token_cached"] = runner.run(_first_token(thread))
-        metrics["decode_p95_with_gradients"] = runner.run(_with_gradients(thread, worker, checkpoint, rounds=rounds))
-        runner.run(_close(thread, worker))
+            metrics[f"soft_prompts_{count}_requests"] = _soft_prompts(runner, engine, count, rounds, threads)
+        metrics["time_to_first_token_cached"] = runner.run(_first_token(engine, threads))
+        metrics["decode_p95_with_gradients"] = runner.run(_with_gradients(engine, checkpoint, rounds, threads))
     for name, metric in metrics.items():
         print(name, metric, flush=True)
     return metrics
 
 
-def _soft_prompts(runner: asyncio.Runner, thread: EngineThread, count: int, *, rounds: int) -> dict[str, object]:
+def _soft_prompts(runner: asyncio.Runner, engine: Engine, count: int, rounds: int, threads: int) -> dict[str, object]:
     """Tokens a second of a load whose requests have 32 different soft prompts, and of the same load without."""
     soft_prompts = [_soft_prompt(ROWS, f"{number}") for number in range(SOFT_PROMPTS)]
-    runner.run(run_ours(thread, replace(Load.of(SOFT_PROMPTS, seed=-2), soft_prompts=soft_prompts)))  # each once
+    once = replace(Load.of(SOFT_PROMPTS, seed=-2), soft_prompts=soft_prompts)
+    runner.run(serve(engine, once, threads))
     speeds: dict[str, list[float]] = {"ours": [], "baseline": []}
-    run: Callable[[Load], object] = lambda load: runner.run(run_ours(thread, load))  # noqa: E731
+    run: Callable[[Load], object] = lambda load: runner.run(serve(engine, load, threads))  # noqa: E731
     for number in range(2 * rounds):
         load = Load.of(count, seed=1000 * count + number)
         sides = {"ours": replace(load, soft_prompts=soft_prompts), "baseline": load}
@@ -60,7 +54,7 @@ def _soft_prompts(runner: asyncio.Runner, thread: EngineThread, count: int, *, r
     return _metric(speeds, "token/s")
 
 
-async def _first_token(thread: EngineThread) -> dict[str, object]:
+async def _first_token(engine: Engine, threads: int) -> dict[str, object]:
     """Milliseconds to the first token after a soft prompt of 200 rows that is in the cache, and that is not."""
     waits: dict[str, list[float]] = {"ours": [], "baseline": []}
     for number in range(LONG_ROUNDS):
@@ -68,44 +62,47 @@ async def _first_token(thread: EngineThread) -> dict[str, object]:
         for side, seed in (("baseline", 2 * number), ("ours", 2 * number + 1)):  # the first puts it there
             (request,) = replace(Load.of(1, seed=seed), soft_prompts=[soft_prompt]).requests()
             request = replace(request, prompt=request.prompt[: LONG_ROWS + 16], max_tokens=1)
-            begin = time.perf_counter()
-            async for event in thread.generate(request):
-                if event.type == "chunk":
-                    waits[side].append(1000 * (time.perf_counter() - begin))
+            async with served(engine, threads) as thread:
+                begin = time.perf_counter()
+                async for event in thread.generate(request):
+                    if event.type == "chunk":
+                        waits[side].append(1000 * (time.perf_counter() - begin))
     return _metric(waits, "ms")
 
 
-async def _with_gradients(
-    thread: EngineThread, worker: GradientWorker, checkpoint: Checkpoint, *, rounds: int
-) -> dict[str, object]:
+async def _with_gradients(engine: Engine, checkpoint: Checkpoint, rounds: int, threads: int) -> dict[str, object]:
     """The 95th percentile of the milliseconds between tokens of 8 streams, with gradients at full load and without."""
     rows = _soft_prompt(N_VIRTUAL, "gradients").rows
 
-    async def compute() -> None:
+    async def compute(worker: GradientWorker) -> None:
         for seed in range(10**6):
             batch = Gradients(checkpoint, batch_of(seed), rows, Wanted(divisor=1), max_tokens=GRADIENT_TOKENS)
             async for _ in worker.compute(batch):
                 pass
 
     gaps: dict[str, list[float]] = {"ours": [], "baseline": []}
-    before = worker.backward_tokens
-    busy_s = 0.0
+    busy_s, backward_tokens = 0.0, 0
     for number in range(rounds):
         prompts = Load.of(DECODING, seed=77 + number).prompts
         load = Load(prompts, [96] * DECODING)
         for side in sorted(gaps, reverse=number % 2 == 1):
-            work = asyncio.create_task(compute()) if side == "ours" else None
-            if work is not None:
-                await asyncio.sleep(0.5)  # so that it is well under way
-            begin = time.perf_counter()
-            gaps[side] += [1000 * gap for gap in await run_ours(thread, load)]
-            if work is not None:
-                busy_s += time.perf_counter() - begin
-                work.cancel()
-                with suppress(asyncio.CancelledError):
-                    await work
+            if side == "baseline":
+                gaps[side] += [1000 * gap for gap in await serve(engine, load, threads)]
+                continue
+            worker = GradientWorker(threads=threads, max_queue=1)
+            worker.start()
+            work = asyncio.create_task(compute(worker))
+            await asyncio.sleep(0.5)  # so that it is well under way
+            begin, before = time.perf_counter(), worker.backward_tokens
+            gaps[side] += [1000 * gap for gap in await serve(engine, load, threads)]
+            busy_s += time.perf_counter() - begin
+            backward_tokens += worker.backward_tokens - before
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+            await worker.close()
     p95 = {side: [statistics.quantiles(values, n=20)[-1]] for side, values in gaps.items()}
-    return _metric(p95, "ms") | {"backward_tokens_per_s": round((worker.backward_tokens - before) / busy_s, 1)}
+    return _metric(p95, "ms") | {"backward_tokens_per_s": round(backward_tokens / busy_s, 1)}
 
 
 def _soft_prompt(rows: int, key: str) -> SoftPromptRows:
@@ -115,13 +112,3 @@ def _soft_prompt(rows: int, key: str) -> SoftPromptRows:
 def _metric(values: dict[str, list[float]], unit: str) -> dict[str, object]:
     ours, baseline = (statistics.median(values[side]) for side in ("ours", "baseline"))
     return {"ours": round(ours, 1), "baseline": round(baseline, 1), "ratio": round(ours / baseline, 3), "unit": unit}
-
-
-async def _start(thread: EngineThread, worker: GradientWorker) -> None:
-    thread.start()
-    worker.start()
-
-
-async def _close(thread: EngineThread, worker: GradientWorker) -> None:
-    await worker.close()
-    await thread.close()
