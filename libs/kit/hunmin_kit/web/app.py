@@ -93,7 +93,9 @@ def _is_observation(scope: MutableMapping[str, Any]) -> bool:
 
 
 def _clarify(request: Request, error: Exception) -> Exception:
-    """Say what is wrong when a body could not even be looked at: FastAPI calls both "not a valid dictionary"."""
+    """Say what is wrong when a body could not even be looked at: FastAPI calls all of it an error of parsing."""
+    if isinstance(error.__cause__, HunminError):  # the edge's, while a form was read
+        return error.__cause__
     if not isinstance(error, RequestValidationError) or any(item["loc"] != ("body",) for item in error.errors()):
         return error
     if error.body is None:

@@ -23,7 +23,7 @@ from hunmin_kit.web.request_id import HEADER, accept_request_id, request_context
 
 OBSERVATION_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 ERROR_KEY = "hunmin.error"  # in the ASGI scope: the code of the error that was answered, also within a stream
-_FORM_PIECE_BYTES = 2**16
+_FILES = ("multipart/form-data", "application/octet-stream")  # bodies that pass through as they come
 CLIENT_LEFT = 499  # nginx's number for it; never sent, only counted
 
 _log = structlog.get_logger()
@@ -89,7 +89,8 @@ class Edge:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         try:
-            body = await _read_body(scope, receive, self._body_limit_bytes)
+            body = _Body(scope, receive, self._body_limit_bytes)
+            await body.open()
             await _run_until_client_leaves(self._app, scope, body, receive, send, answer)
         except ClientLeft:
             return
@@ -118,46 +119,48 @@ class Edge:
 
 
 class _Body:
-    """A request's body, which the application is given once, and which then is no longer kept here."""
+    """A request's body. Files reach the application as they come, bounded, taking no memory; others are read whole."""
 
-    def __init__(self, content: bytes, *, piece_bytes: int) -> None:
-        self._content: bytes | None = content
-        self._piece_bytes = piece_bytes
-        self._sent = 0
+    def __init__(self, scope: Scope, receive: Receive, limit_bytes: int) -> None:
+        """Refuse a body that says itself that it is too large."""
+        self._headers = Headers(scope=scope)
+        self._receive = receive
+        self._limit_bytes = limit_bytes
+        self._size = 0
+        self._whole: bytes | None = None
+        self.has_come = asyncio.Event()
+        declared = self._headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit_bytes:
+            raise _too_large(limit_bytes)
 
-    def next_message(self) -> Message | None:
-        """Return its next piece; None after the last."""
-        if self._content is None:
-            return None
-        start, end = self._sent, self._sent + self._piece_bytes
-        piece = self._content[start:end]  # all of it is itself, and no copy
-        if more := end < len(self._content):
-            self._sent = end
-        else:
-            self._content = None
-        return {"type": "http.request", "body": piece, "more_body": more}
+    async def open(self) -> None:
+        """Read all of it and look it over, unless it is a file; ClientLeft if it does not come."""
+        if self._headers.get("content-type", "").startswith(_FILES):
+            return
+        content = io.BytesIO()  # gives its content away without a copy
+        while not self.has_come.is_set():
+            content.write((await self._receive_piece())["body"])
+        self._whole = content.getvalue()
+        _check_json(self._headers, self._whole)
 
+    async def next_message(self) -> Message | None:
+        """Return its next piece, None after the last; ClientLeft or `too_large` while it comes."""
+        if self._whole is not None:
+            body, self._whole = self._whole, None  # kept by whoever reads it, and not here
+            return {"type": "http.request", "body": body, "more_body": False}
+        return None if self.has_come.is_set() else await self._receive_piece()
 
-async def _read_body(scope: Scope, receive: Receive, limit_bytes: int) -> _Body:
-    headers = Headers(scope=scope)
-    declared = headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit_bytes:
-        raise _too_large(limit_bytes)
-    body = io.BytesIO()  # gives its content away without a copy
-    more = True
-    while more:
-        message = await receive()
+    async def _receive_piece(self) -> Message:
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        body.write(message.get("body", b""))
-        if body.tell() > limit_bytes:
-            raise _too_large(limit_bytes)
-        more = message.get("more_body", False)
-    content = body.getvalue()
-    _check_json(headers, content)
-    # A form's parser copies whatever it is given at a time.
-    is_form = headers.get("content-type", "").startswith("multipart/")
-    return _Body(content, piece_bytes=_FORM_PIECE_BYTES if is_form else max(1, len(content)))
+        body, more = message.get("body", b""), message.get("more_body", False)
+        self._size += len(body)
+        if self._size > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        if not more:
+            self.has_come.set()
+        return {"type": "http.request", "body": body, "more_body": more}
 
 
 def _too_large(limit_bytes: int) -> HunminError:
@@ -206,18 +209,25 @@ async def _run_until_client_leaves(
     task = asyncio.current_task()
     gone = asyncio.Event()
 
+    def leave() -> None:
+        gone.set()
+        if task is not None and not answer.is_complete:
+            task.cancel()
+
     async def replay() -> Message:
-        if (message := body.next_message()) is not None:
-            return message
+        try:
+            if (message := await body.next_message()) is not None:
+                return message
+        except ClientLeft:
+            leave()
         await gone.wait()
         return {"type": "http.disconnect"}
 
     async def watch() -> None:
+        await body.has_come.wait()  # until then it is `replay` that listens
         while (await receive())["type"] != "http.disconnect":
             pass
-        gone.set()
-        if task is not None and not answer.is_complete:
-            task.cancel()
+        leave()
 
     watcher = asyncio.create_task(watch())
     try:

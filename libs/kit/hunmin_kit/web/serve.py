@@ -1,10 +1,12 @@
 """Mounts a function as the server end of an Endpoint. The other end is `Client`."""
 
+import asyncio
 import inspect
 import json
+import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, BinaryIO, TypeVar, get_type_hints
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +20,7 @@ from hunmin_kit.web.events import EventStream
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 BODILESS = ("GET", "DELETE")
+MAX_HEAD_BYTES = 2**20  # of the line of JSON before an uploaded file
 
 
 def serve(router: APIRouter, endpoint: AnyEndpoint) -> Callable[[FunctionT], FunctionT]:
@@ -25,7 +28,8 @@ def serve(router: APIRouter, endpoint: AnyEndpoint) -> Callable[[FunctionT], Fun
 
     An Endpoint's function returns the response. A StreamEndpoint's is an async generator of events: what it raises
     before the first event is an ordinary error status, after it an `error` event; it is closed when the client leaves.
-    An UploadEndpoint's returns the response too; its second parameter is the file, a memoryview.
+    An UploadEndpoint's returns the response too; its second parameter is the file, an open one of the
+    system (it has a `fileno`), closed after the answer.
     """
 
     def mount(function: FunctionT) -> FunctionT:
@@ -98,16 +102,25 @@ def _body_parser(model: type[BaseModel]) -> Callable[..., Any]:
 
 
 def _upload_parser(model: type[BaseModel]) -> Callable[..., Any]:
-    async def parse(request: Request) -> tuple[BaseModel, memoryview]:
-        # The edge hands over one piece, and joining it with the empty one that ends it, as request.body() does, copies.
-        body = b"".join([piece async for piece in request.stream() if piece])
-        end = body.find(b"\n")
-        if end < 0:
-            raise HunminError(
-                ErrorCode.INVALID_REQUEST,
-                "The body has no line of JSON before the file. Put it there, and a line feed.",
-            )
-        return _validated(model, body[:end], request.path_params), memoryview(body)[end + 1 :]
+    async def parse(request: Request) -> AsyncGenerator[tuple[BaseModel, BinaryIO], None]:
+        with tempfile.TemporaryFile() as file:
+            head = b""
+            is_head = True
+            async for piece in request.stream():
+                if is_head:
+                    line, end, piece = piece.partition(b"\n")
+                    head += line
+                    is_head = not end
+                    if len(head) > MAX_HEAD_BYTES:
+                        break
+                await asyncio.to_thread(file.write, piece)
+            if is_head:
+                raise HunminError(
+                    ErrorCode.INVALID_REQUEST,
+                    "The body has no line of JSON before the file. Put it there, and a line feed.",
+                )
+            file.seek(0)
+            yield _validated(model, head, request.path_params), file
 
     return parse
 

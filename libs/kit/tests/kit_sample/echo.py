@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import BinaryIO
 
 from fastapi import APIRouter, FastAPI
 from hunmin_contracts.errors import HunminError
@@ -103,9 +104,10 @@ def routes(open_: Open) -> APIRouter:
         return request
 
     @serve(router, PUT_FILE)
-    async def put_file(request: FileRequest, file: memoryview) -> FileResponse:
+    async def put_file(request: FileRequest, file: BinaryIO) -> FileResponse:
         fail(request.fail)
-        return FileResponse(request=request, size=len(file), sha256=hashlib.sha256(file).hexdigest())
+        content = file.read()
+        return FileResponse(request=request, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
     return router
 

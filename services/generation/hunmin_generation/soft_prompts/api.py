@@ -1,5 +1,9 @@
 """The endpoints of `hunmin_contracts.soft_prompts`."""
 
+import mmap
+import os
+from typing import BinaryIO
+
 from fastapi import APIRouter
 from hunmin_contracts.schema import Empty
 from hunmin_contracts.soft_prompts import (
@@ -25,8 +29,8 @@ def routes(soft_prompts: SoftPrompts) -> APIRouter:
     router = APIRouter()
 
     @serve(router, IMPORT)
-    async def import_file(request: ImportRequest, file: memoryview) -> SoftPromptInfo:
-        return await soft_prompts.add(request, file)
+    async def import_file(request: ImportRequest, file: BinaryIO) -> SoftPromptInfo:
+        return await soft_prompts.add(request, _mapped(file))
 
     @serve(router, LIST)
     async def list_page(request: ListRequest) -> SoftPromptPage:
@@ -46,3 +50,9 @@ def routes(soft_prompts: SoftPrompts) -> APIRouter:
         return Empty()
 
     return router
+
+
+def _mapped(file: BinaryIO) -> memoryview:
+    """Return the file's bytes, mapped: the system takes them back, where an allocator keeps buffers of this size."""
+    size = os.fstat(file.fileno()).st_size
+    return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
