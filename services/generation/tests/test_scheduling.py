@@ -256,6 +256,18 @@ class TestPrefixCache:
         run.step()
         assert run.scheduler.copies == []
 
+    @pytest.mark.parametrize("shared", [3, 6, 8])
+    def test_a_soft_prompt_outlasts_texts(self, shared: int) -> None:
+        run = new_run(blocks=8, budget=64, running=2)
+        run.arrive(12, 0, root=b"soft", shared=shared)
+        run.step()
+        for number in range(12):  # more than the pool holds
+            run.arrive(12, 0, root=f"text {number}".encode())
+            run.step()
+        run.arrive(12, 0, root=b"soft", shared=shared, tail=1)
+        run.step()
+        assert run.scheduler.cached_tokens == shared
+
     def test_another_root_shares_nothing(self) -> None:
         run = new_run(blocks=20, budget=64, running=4)
         run.arrive(10, 1, root=root_key("acct_a", "sp_1"))
@@ -299,6 +311,28 @@ class TestBlockPool:
         assert pool.find(keys) == [0, 1, 2]
         pool.share([0, 1, 2])
         assert pool.free == 0
+
+    def test_what_lasts_outlasts_the_rest_in_half_of_the_pool(self, keys) -> None:
+        pool = BlockPool(4, block_size=BLOCK_SIZE)
+        taken = pool.take(4)
+        for block, key in zip(taken, keys, strict=True):
+            pool.publish(block, key, lasting=block < 3)
+        for block in taken:
+            pool.give_back([block])  # the lasting ones first, of which block 0 is one too many
+        assert pool.take(2) == [0, 3]
+        assert pool.find(keys[1:]) == [1, 2]
+        assert pool.take(2) == [1, 2]  # needed is needed
+        assert pool.free == 0
+
+    def test_what_was_used_is_dropped_later(self, keys) -> None:
+        pool = BlockPool(4, block_size=BLOCK_SIZE)
+        taken = pool.take(4)
+        for block, key in zip(taken, keys, strict=True):
+            pool.publish(block, key)
+            pool.give_back([block])
+        pool.touch(0)
+        assert pool.take(3) == [1, 2, 3]
+        assert pool.find(keys) == [0]
 
     def test_what_is_forgotten_is_not_found(self, keys) -> None:
         pool = BlockPool(4, block_size=BLOCK_SIZE)

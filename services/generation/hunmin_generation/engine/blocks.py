@@ -2,7 +2,8 @@
 
 A full block has a key, a digest of every token up to its end and of what those tokens mean (the sequence's root); one
 can have a second key for its first tokens, where a soft prompt ends in it. A block that nobody holds keeps its content
-until it is needed, so that a later sequence that begins alike starts from it.
+until it is needed, so that a later sequence that begins alike starts from it; what is expected to be used again, a soft
+prompt, outlasts the rest.
 """
 
 import hashlib
@@ -39,12 +40,15 @@ class BlockPool:
         self._holders = [0] * count
         self._keys: list[list[Key]] = [[] for _ in range(count)]
         self._found: dict[Key, int] = {}
-        self._idle: OrderedDict[int, None] = OrderedDict()  # keyed blocks that nobody holds, least recently held first
+        # Keyed blocks that nobody holds, least recently used first.
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._lasting_idle: OrderedDict[int, None] = OrderedDict()  # dropped only when no other is left
+        self._lasting: set[int] = set()  # held or idle
 
     @property
     def free(self) -> int:
         """How many blocks nobody holds."""
-        return len(self._empty) + len(self._idle)
+        return len(self._empty) + len(self._idle) + len(self._lasting_idle)
 
     @property
     def usage(self) -> float:
@@ -78,9 +82,7 @@ class BlockPool:
         if count > self.free:
             raise ValueError(f"{count} blocks asked for, {self.free} free")
         while len(self._empty) < count:
-            block, _ = self._idle.popitem(last=False)
-            self.forget(block)
-            heapq.heappush(self._empty, block)
+            self.forget(next(iter(self._idle or self._lasting_idle)))
         taken = [heapq.heappop(self._empty) for _ in range(count)]
         for block in taken:
             self._holders[block] = 1
@@ -92,7 +94,12 @@ class BlockPool:
             if not self._keys[block]:
                 raise ValueError(f"block {block} has no content to share")
             self._holders[block] += 1
-            self._idle.pop(block, None)
+            self._idle_of(block).pop(block, None)
+
+    def touch(self, block: int) -> None:
+        """Say that the content of `block` was used, without holding it."""
+        if block in (idle := self._idle_of(block)):
+            idle.move_to_end(block)
 
     def give_back(self, blocks: Sequence[int]) -> None:
         """Hold `blocks` once less. Later blocks of a sequence are dropped before those that they follow."""
@@ -103,21 +110,34 @@ class BlockPool:
             if self._holders[block]:
                 continue
             if self._keys[block]:
-                self._idle[block] = None
+                self._idle_of(block)[block] = None
             else:
                 heapq.heappush(self._empty, block)
+        while len(self._lasting_idle) > self.count // 2:  # what has lasted long unused gives way to other prefixes
+            block, _ = self._lasting_idle.popitem(last=False)
+            self._lasting.discard(block)
+            self._idle[block] = None
 
-    def publish(self, block: int, key: Key) -> None:
-        """Let others find a block that is held, unless the same content is already there."""
+    def publish(self, block: int, key: Key, *, lasting: bool = False) -> None:
+        """Let others find a block that is held, unless the same content is already there.
+
+        Up to half of the pool keeps `lasting` content while other content could be dropped.
+        """
         if key not in self._found:
             self._found[key] = block
             self._keys[block].append(key)
+            if lasting:
+                self._lasting.add(block)
 
     def forget(self, block: int) -> None:
         """Let nobody find `block` any more: its content is dropped, or was never computed."""
         for key in self._keys[block]:
             del self._found[key]
         self._keys[block] = []
-        if block in self._idle:
-            del self._idle[block]
+        if block in (idle := self._idle_of(block)):
+            del idle[block]
             heapq.heappush(self._empty, block)
+        self._lasting.discard(block)
+
+    def _idle_of(self, block: int) -> "OrderedDict[int, None]":
+        return self._lasting_idle if block in self._lasting else self._idle

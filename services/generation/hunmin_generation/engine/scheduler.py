@@ -139,11 +139,11 @@ class Scheduler:
             size = self.blocks.block_size
             first, end = work.start // size, sequence.computed // size
             for number, key in enumerate(self._keys(sequence, end)[first:end], start=first):
-                self.blocks.publish(sequence.blocks[number], key)
+                self.blocks.publish(sequence.blocks[number], key, lasting=(number + 1) * size <= sequence.shared)
                 self._published.append(sequence.blocks[number])
             if work.start < sequence.shared <= sequence.computed and sequence.shared % size:
                 number = sequence.shared // size
-                self.blocks.publish(sequence.blocks[number], key := self._end_key(sequence))
+                self.blocks.publish(sequence.blocks[number], key := self._end_key(sequence), lasting=True)
                 self._published.append(sequence.blocks[number])
                 self._ends.add(key)
         return work
@@ -174,6 +174,8 @@ class Scheduler:
             return None
         del self.waiting[0]
         end = self._cached_end(sequence, len(found))
+        if end is not None:
+            self.blocks.touch(end)
         self.blocks.share(found)
         sequence.blocks = found + self.blocks.take(needed)
         sequence.computed = len(found) * self.blocks.block_size
