@@ -5,6 +5,8 @@ from typing import NewType
 
 AccountId = NewType("AccountId", str)
 ApiKeyId = NewType("ApiKeyId", str)
+DatasetId = NewType("DatasetId", str)
+JobId = NewType("JobId", str)
 RequestId = NewType("RequestId", str)
 SoftPromptId = NewType("SoftPromptId", str)
 
@@ -17,6 +19,16 @@ def new_account_id() -> AccountId:
 def new_api_key_id() -> ApiKeyId:
     """Return a fresh `key_…`: the name of a key, never its secret."""
     return ApiKeyId(_fresh("key"))
+
+
+def new_dataset_id() -> DatasetId:
+    """Return a fresh `ds_…`: one version of a dataset."""
+    return DatasetId(_fresh("ds"))
+
+
+def new_job_id() -> JobId:
+    """Return a fresh `job_…`."""
+    return JobId(_fresh("job"))
 
 
 def new_request_id() -> RequestId:

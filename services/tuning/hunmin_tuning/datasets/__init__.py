@@ -1,0 +1,1 @@
+"""Labelled files: read, reported on, split, kept as versions."""

@@ -1,0 +1,1 @@
+"""p-tuning jobs: states, leases, the places they run in."""
