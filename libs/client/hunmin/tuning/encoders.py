@@ -4,12 +4,14 @@ Liu et al. 2021 (arXiv 2103.10385, section 3.2): the embeddings of pseudo tokens
 and an MLP, or an MLP alone. Only the output is kept after training.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class _PromptEncoder(nn.Module):
+class _PromptEncoder(nn.Module, ABC):
     """Inputs [n_virtual, d_model] through `_mix`, each row then as large as a token's embedding.
 
     `scale` is the standard deviation of the model's embeddings: without it a fresh prompt looks like no token at all.
@@ -28,11 +30,13 @@ class _PromptEncoder(nn.Module):
         mixed = self._mix(self.inputs)
         return F.layer_norm(mixed, mixed.shape[-1:]) * self.scale
 
+    @abstractmethod
     def _build(self, d_model: int) -> None:
-        raise NotImplementedError
+        """Make the weights that `_mix` needs."""
 
+    @abstractmethod
     def _mix(self, inputs: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return [n_virtual, d_model] of as many inputs."""
 
 
 class LstmPromptEncoder(_PromptEncoder):
