@@ -1,0 +1,155 @@
+"""Jobs of the tuning service: asked for, watched, cancelled. What one is made of and tells is in `tuning`.
+
+A job goes queued → preparing → running → succeeded, failed or cancelled; a crash sends it back to queued.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, RootModel
+
+from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
+from hunmin_contracts.ids import AccountId, DatasetId, JobId
+from hunmin_contracts.schema import Schema
+from hunmin_contracts.soft_prompts import SoftPromptName
+from hunmin_contracts.tuning import Hyperparameters, JobMetrics, TuningResult, TuningTemplate
+
+JobState = Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
+DAY_S = 86_400
+
+
+class CreateJobRequest(Schema):
+    """Learn a soft prompt for `model` from a dataset version, and publish it as the next version of `name`."""
+
+    account_id: AccountId
+    name: SoftPromptName
+    model: str
+    dataset_id: DatasetId
+    template: TuningTemplate
+    hyperparameters: Hyperparameters = Hyperparameters()
+    deadline_s: float = Field(default=DAY_S, gt=0, le=30 * DAY_S)  # from the first time it leaves the queue
+
+
+class JobError(Schema):
+    """Why a job failed, or why it is tried again: a code of `errors`, and what happened and what to do."""
+
+    code: str
+    message: str
+
+
+class QueuePlace(Schema):
+    """`position` 1 is the next. `starts_in_s` is a guess from recent jobs; null where there are none to guess from."""
+
+    position: int
+    starts_in_s: float | None
+
+
+class JobInfo(Schema):
+    """One job. `step` is the last that was told of; `soft_prompt` is what it published, `name@version`.
+
+    `attempt` counts from 1; `is_cancel_wanted`: it is cancelled, or will be as soon as its process is gone.
+    """
+
+    id: JobId
+    request: CreateJobRequest
+    state: JobState
+    attempt: int
+    is_cancel_wanted: bool
+    step: int
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    queue: QueuePlace | None
+    error: JobError | None
+    result: TuningResult | None
+    soft_prompt: str | None
+
+
+class JobRequest(Schema):
+    """One job of the account."""
+
+    account_id: AccountId
+    job_id: JobId
+
+
+class ListJobsRequest(Schema):
+    """The account's jobs, newest first; `after` is the id that a page before ended with."""
+
+    account_id: AccountId
+    state: JobState | None = None
+    limit: int = Field(default=50, ge=1, le=200)
+    after: JobId | None = None
+
+
+class JobPage(Schema):
+    """Some of them. `has_more`: others follow."""
+
+    data: list[JobInfo]
+    has_more: bool
+
+
+class JobMetricsRequest(Schema):
+    """What a job told of its steps and evaluations, in order; `after` is the `last` of a page before."""
+
+    account_id: AccountId
+    job_id: JobId
+    kind: Literal["step", "validation"] | None = None
+    limit: int = Field(default=1000, ge=1, le=10_000)
+    after: int = Field(default=0, ge=0)
+
+
+class JobMetricsPage(Schema):
+    """Some of it. `last`: where the next page goes on. `has_more`: there is more already."""
+
+    data: list[JobMetrics]
+    last: int
+    has_more: bool
+
+
+class JobEventsRequest(Schema):
+    """Everything a job tells, behind event number `after`, until it ends."""
+
+    account_id: AccountId
+    job_id: JobId
+    after: int = Field(default=0, ge=0)
+
+
+class _Event(Schema):
+    sequence: int  # from 1, without a gap
+    at: datetime
+
+
+class StateEvent(_Event):
+    """The job is in `state` now, or is asked to end; `error`: why it failed, or is tried again."""
+
+    kind: Literal["state"] = "state"
+    state: JobState
+    attempt: int
+    is_cancel_wanted: bool
+    error: JobError | None = None
+
+
+class MetricsEvent(_Event):
+    """A step or an evaluation. Each is told once, also where a crash made the job compute it twice."""
+
+    kind: Literal["metrics"] = "metrics"
+    metrics: JobMetrics
+
+
+class LogEvent(_Event):
+    """A line that the job's process wrote."""
+
+    kind: Literal["log"] = "log"
+    line: str
+
+
+class JobEvent(RootModel[Annotated[StateEvent | MetricsEvent | LogEvent, Field(discriminator="kind")]]):
+    """Something that a job told."""
+
+
+CREATE = Endpoint("POST", "/v1/jobs", CreateJobRequest, JobInfo)
+LIST = Endpoint("GET", "/v1/jobs", ListJobsRequest, JobPage)
+DESCRIBE = Endpoint("GET", "/v1/jobs/{job_id}", JobRequest, JobInfo)
+CANCEL = Endpoint("POST", "/v1/jobs/{job_id}/cancel", JobRequest, JobInfo)
+METRICS = Endpoint("GET", "/v1/jobs/{job_id}/metrics", JobMetricsRequest, JobMetricsPage)
+EVENTS = StreamEndpoint("GET", "/v1/jobs/{job_id}/events", JobEventsRequest, JobEvent)
