@@ -74,16 +74,21 @@ class Checkpoint:
         return output.logits[0], output.hidden_states[-1][0] if with_hidden else None
 
 
-def load_checkpoint(folder: Path, *, dtype: torch.dtype = torch.float32, int8: bool = False) -> Checkpoint:
+def load_checkpoint(
+    folder: Path, *, dtype: torch.dtype = torch.float32, int8: bool = False, device: str = "cpu"
+) -> Checkpoint:
     """Load the checkpoint in `folder`; a HunminError names the folder and the fault of one that cannot be served.
 
-    `int8` quantises the linear layers; everything else stays in `dtype`.
+    `int8` quantises the linear layers; everything else stays in `dtype`. Weights are packed on the CPU alone.
     """
     config = _config(folder)
     files = weight_files(folder)
     model = _model(folder, config, dtype)
     parameters = model.num_parameters()  # packed weights are no longer counted
-    pack_linears(model, int8=int8)
+    if device == "cpu":
+        pack_linears(model, int8=int8)
+    else:
+        model.to(device)
     return Checkpoint(
         model=model,
         digest=digest_of(files),

@@ -7,7 +7,7 @@ rows. Must not know models, only their linear modules.
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ class _Product(torch.autograd.Function):
 
 class FrozenLinear(nn.Module):
     """`x @ weight.T + bias` with a weight in a layout of its own; it has a gradient to `x` only."""
+
+    bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [..., out] for `x` [..., in]."""
@@ -85,7 +87,7 @@ class Int8Linear(FrozenLinear):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Quantise `weight` [out, in], on the CPU."""
         super().__init__()
-        exact = weight.detach().float()
+        exact = weight.detach().float().contiguous()  # oneDNN takes the memory as it lies
         self.scales = exact.abs().amax(1).clamp(min=_LEAST_SCALE) / _INT8_MAX  # [out]
         rounded = (exact / self.scales[:, None]).round().to(torch.int8)
         self.packed: Tensor = torch.ops.onednn.qlinear_prepack(rounded, [_ROWS_HINT, rounded.shape[1]])
@@ -125,14 +127,14 @@ class _Joint:
 
     def __init__(self, modules: list[nn.Linear], pack: Callable[[Tensor, Tensor | None], FrozenLinear]) -> None:
         bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules])
-        self._linear = pack(torch.cat([module.weight for module in modules]), bias)
+        self.linear = pack(torch.cat([module.weight for module in modules]), bias)
         self._sizes = [module.out_features for module in modules]
         self._last = threading.local()  # decoding and gradients run in threads of their own
 
     def part(self, number: int, x: Tensor) -> Tensor:
         """Return the output of module `number` for `x`; the modules are called in their order."""
         if number == 0:
-            self._last.parts = self._linear(x).split(self._sizes, dim=-1)
+            self._last.parts = self.linear(x).split(self._sizes, dim=-1)
         result: Tensor = self._last.parts[number]
         if number == len(self._sizes) - 1:
             self._last.parts = None
@@ -144,11 +146,22 @@ class JointLinear(nn.Module):
 
     def __init__(self, joint: _Joint, number: int) -> None:
         super().__init__()
-        self._joint, self._number = joint, number
+        self.joint, self._number = joint, number
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [..., out] for `x` [..., in]."""
-        return self._joint.part(self._number, x)
+        return self.joint.part(self._number, x)
+
+
+def frozen_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every weight and buffer of `model` with its name, packed ones unpacked one by one, to be compared."""
+    yield from sorted(model.state_dict().items())
+    for name, module in model.named_modules():
+        linear = module.joint.linear if isinstance(module, JointLinear) else module
+        if isinstance(linear, FrozenLinear):
+            yield f"{name}.weight", linear.weight(torch.float32)
+            if linear.bias is not None:
+                yield f"{name}.bias", linear.bias
 
 
 def pack_linears(model: nn.Module, *, int8: bool = False) -> None:
