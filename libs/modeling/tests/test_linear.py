@@ -43,14 +43,16 @@ class TestProduct:
 class TestModel:
     @pytest.mark.parametrize("rows", [1, 3, 16, 100])
     @pytest.mark.parametrize("layer", [nn.Linear(48, 20), nn.Linear(48, 20, bias=False), Conv1D(20, 48)])
-    def test_packing_changes_no_result(self, layer: nn.Module, rows: int) -> None:
+    @pytest.mark.parametrize(("int8", "tolerance"), [(False, 1e-6), (True, 0.02)])
+    def test_packing_changes_no_result(self, layer: nn.Module, rows: int, int8: bool, tolerance: float) -> None:
+        nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
         x = torch.randn(1, rows, 48, generator=torch.Generator().manual_seed(rows))
         with torch.inference_mode():
             expected = layer(x)
             holder = nn.Sequential(layer)
-            pack_linears(holder)
-            assert isinstance(holder[0], PackedLinear)
-            torch.testing.assert_close(holder(x), expected, atol=1e-5, rtol=1e-5)
+            pack_linears(holder, int8=int8)
+            assert isinstance(holder[0], Int8Linear if int8 else PackedLinear)
+            assert relative(holder(x), expected) < tolerance
 
     @pytest.mark.parametrize(("int8", "tolerance"), [(False, 1e-6), (True, 0.02)])
     def test_layers_of_one_input_are_joined(self, int8: bool, tolerance: float) -> None:
