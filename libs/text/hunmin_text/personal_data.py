@@ -1,6 +1,6 @@
 """Finds personal data in Korean text by its form and its check digits. It knows no policy, and looks nothing up.
 
-Digits are bounded by `(?<!\\d)…(?!\\d)`: `\\b` fails before a 조사, as in "01012345678로". `\\d` takes full-width digits too.
+Digits are bounded by `(?<!\\d)…(?!\\d)`: `\\b` fails before a 조사, as in "01012345678로". `\\d` is any script's.
 """
 
 import re
@@ -16,13 +16,9 @@ _RESIDENT_WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 # From this day on the last digits of new numbers are drawn by lot, and none of them checks the others.
 _UNCHECKED_FROM = date(2020, 10, 5)
 _CARD = re.compile(r"(?<!\d)(?<!\d[- ])[3-69]\d{3}([- ]?)(?:\d{4}\1\d{4}\1\d{3,4}|\d{6}\1\d{5})(?![- ]?\d)")
-_MOBILE_AND_OTHERS = r"1[016789]|2|3[1-3]|4[1-4]|5[0-5]|6[1-4]|70"
-_PHONE = re.compile(
-    rf"(?<!\d)(?:\+?82[-. ]?\(?0?\)?|0)(?:{_MOBILE_AND_OTHERS})(?:\)|[-. ])?\d{{3,4}}[-. ]?\d{{4}}(?!\d)"
-)
-_EMAIL = re.compile(
-    r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z])", re.A
-)
+_AREA = r"(?:1[016789]|2|3[1-3]|4[1-4]|5[0-5]|6[1-4]|70)"
+_PHONE = re.compile(rf"(?<!\d)(?:\+?82[-. ]?\(?0?\)?|0){_AREA}(?:\)|[-. ])?\d{{3,4}}[-. ]?\d{{4}}(?!\d)")
+_EMAIL = re.compile(r"(?<![\w.+-])[A-Z0-9][\w.+-]{0,63}@(?:[A-Z0-9-]{1,63}\.){1,8}[A-Z]{2,24}(?![A-Z])", re.A | re.I)
 _ACCOUNT = re.compile(r"(?<![\d-])\d{2,6}(?:-\d{1,7}){2,3}(?![\d-])")
 _BARE_ACCOUNT = re.compile(r"(?:은행|뱅크|농협|수협|신협|우체국|계좌)[^\d\n]{0,12}(\d{10,14})(?!\d)")
 _ACCOUNT_DIGITS = range(10, 15)
