@@ -21,6 +21,7 @@ from hunmin_tuning.datasets.row import Row
 from hunmin_tuning.datasets.splits import assign
 
 MIN_ROWS = 10
+_UNKNOWN = ""  # stands for every label without a verbalizer
 IMBALANCE = 10  # times as many rows of one label as of another
 _PERSONAL: dict[PersonalDataKind, str] = {
     "resident_number": "a resident registration number",
@@ -75,7 +76,7 @@ def build_report(info: DatasetInfo, rows: Iterable[Row], use: Use) -> DatasetRep
         passes=all(each.severity != "error" for each in findings),
         rows=judge.rows,
         splits=splits,
-        labels=None if judge.labels is None else dict(sorted(Counter(judge.labels).items())),
+        labels=judge.counted_labels(),
         tokens=TokenCounts(
             mean=round(judge.tokens / max(judge.fitting, 1), 2), longest=judge.longest, total=judge.tokens
         ),
@@ -114,7 +115,7 @@ class _Judge:
         self._look_for_duplicate(row)
         label = row.fields[self._label] if self._label is not None else None
         if self.labels is not None and label is not None:
-            self.labels.append(intern(label[:100]))
+            self.labels.append(intern(label) if label in (self._template.verbalizers or {}) else _UNKNOWN)
         empty = [field for field, value in row.fields.items() if not value.strip()]
         for field in empty:
             message = "A value is empty. Fill it in, or leave the row out."
@@ -144,17 +145,28 @@ class _Judge:
         self._weigh_labels()
         return {"train": train, "validation": splits["validation"], "test": splits["test"]}
 
+    def counted_labels(self) -> dict[str, int] | None:
+        """Return how many rows have each label that has a verbalizer; None where there are none."""
+        if self.labels is None:
+            return None
+        counts = Counter(self.labels)
+        return {label: counts[label] for label in sorted(self._template.verbalizers or {})}
+
     def _weigh_labels(self) -> None:
-        if not self.labels or self._label is None:
+        counts = {label: count for label, count in (self.counted_labels() or {}).items() if count}
+        if not counts or self._label is None:
             return
-        counts, column = Counter(self.labels), self._columns[self._label]
+        column = self._columns[self._label]
+        most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         if len(counts) == 1:
-            message = f"Every row has the label {self.labels[0]!r}: there is nothing to tell apart. Add other rows."
-            self.findings.add("one_label", message, column=column, count=self.rows)
-        elif max(counts.values()) > IMBALANCE * min(counts.values()):
-            (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
-            message = f"{many:,} rows have the label {most!r} and {few:,} {least!r}: accuracy will say little of these."
-            self.findings.add("label_balance", message, column=column, severity="warning", count=few)
+            message = f"Every row has the label {most!r}: there is nothing to tell apart. Add rows of another one."
+            self.findings.add("one_label", message, column=column, count=counts[most])
+        elif counts[most] > IMBALANCE * counts[least]:
+            message = (
+                f"{counts[most]:,} rows have the label {most!r}, and {counts[least]:,} have {least!r}: accuracy will say "
+                "little of these. Look at macro-F1, or even them out."
+            )
+            self.findings.add("label_balance", message, column=column, severity="warning", count=counts[least])
 
     def _look_for_duplicate(self, row: Row) -> None:
         mark = hash(tuple(row.fields.values()))
