@@ -60,7 +60,7 @@ class _Decode:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Rows `begin` to `end` of the batch, the last of a sequence of `length`; `blocks` hold what is before them."""
+    """Rows `begin` to `end` of the batch, the last of a sequence of `length`; `blocks` hold it, None: they are all."""
 
     begin: int
     end: int
@@ -121,10 +121,10 @@ class PackedBatch:
             rows = slice(chunk.begin, chunk.end)
             # A single query is four times faster in float32 than in SDPA's kernel for bfloat16, copying included.
             dtype = torch.float32 if chunk.count == 1 else query.dtype
-            keys, values = key[0, :, rows].to(dtype), value[0, :, rows].to(dtype)
-            if chunk.blocks is not None:
-                before = self.pool.read(layer, chunk.blocks, chunk.length - chunk.count, dtype=dtype)
-                keys, values = torch.cat([before[0], keys], 1), torch.cat([before[1], values], 1)
+            if chunk.blocks is None:
+                keys, values = key[0, :, rows].to(dtype), value[0, :, rows].to(dtype)
+            else:
+                keys, values = self.pool.read(layer, chunk.blocks, chunk.length, dtype=dtype)
             result[0, rows] = _attend_chunk(query[0, :, rows].to(dtype), keys, values, chunk, scaling).transpose(0, 1)
         return result
 
@@ -199,7 +199,7 @@ def _chunk(span: Span, begin: int, size: int) -> _Chunk:
             mask = seen
     blocks: slice | Tensor | None = None
     if not is_first:
-        used = span.blocks[: (span.start - 1) // size + 1]
+        used = span.blocks[: (length - 1) // size + 1]
         first = used[0]
         are_neighbours = list(used) == list(range(first, first + len(used)))
         blocks = slice(first, first + len(used)) if are_neighbours else torch.as_tensor(used)

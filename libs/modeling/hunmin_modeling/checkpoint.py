@@ -88,7 +88,7 @@ def load_checkpoint(
     if device == "cpu":
         pack_linears(model, int8=int8)
     else:
-        model.to(device)
+        torch.nn.Module.to(model, device)
     return Checkpoint(
         model=model,
         digest=digest_of(files),

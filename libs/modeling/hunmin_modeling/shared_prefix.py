@@ -45,8 +45,11 @@ class SharedPrefixBatch:
         rest = rest.transpose(1, 2).reshape(-1, heads, width).index_select(0, self._packed)[None]
         if self.prefix == 0:
             return rest
+        shared = slice(0, self.prefix)
         first = F.scaled_dot_product_attention(
-            *(part[:, :, : self.prefix] for part in (query, key, value)),
+            query[:, :, shared],
+            key[:, :, shared],
+            value[:, :, shared],
             is_causal=True,
             scale=scaling,
             enable_gqa=is_grouped,
@@ -68,7 +71,7 @@ class PackedPrompts:
 
     def __init__(self, examples: Sequence[Example], *, device: torch.device) -> None:
         """Find what the prompts share, but for the last token of each; their targets follow without their last one."""
-        prompts = [each.prompt for each in examples]
+        prompts = [list(each.prompt) for each in examples]
         prefix = _shared(prompts)
         whole = [[*each.prompt, *each.target[:-1]] for each in examples]
         ids = [*whole[0][:prefix], *(token for each in whole for token in each[prefix:])]
@@ -102,7 +105,7 @@ def target_logits(checkpoint: Checkpoint, prompts: PackedPrompts, rows: Tensor |
     return logits
 
 
-def _shared(prompts: Sequence[Sequence[int]]) -> int:
+def _shared(prompts: Sequence[list[int]]) -> int:
     """Return how many tokens all prompts begin with, less than the shortest has. A single one shares nothing."""
     if len(prompts) == 1:
         return 0
