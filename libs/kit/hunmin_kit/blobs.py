@@ -7,11 +7,16 @@ import asyncio
 import os
 import re
 import secrets
+import shutil
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 
+_PIECE_BYTES = 2**20
 _KEY = re.compile(r"[a-z0-9_-][a-z0-9._-]*(/[a-z0-9_-][a-z0-9._-]*)*")
 
 
@@ -21,8 +26,14 @@ class Blobs(Protocol):
     async def put(self, key: str, content: bytes | memoryview) -> None:
         """Keep `content` under `key`."""
 
+    async def put_file(self, key: str, file: BinaryIO) -> None:
+        """Keep what `file` holds from where it stands, a piece in memory at a time."""
+
     async def get(self, key: str) -> bytes:
         """Return what is kept under `key`; `not_found` if nothing is."""
+
+    def open(self, key: str) -> AbstractAsyncContextManager[BinaryIO]:
+        """Enter to read what is kept under `key` piece by piece, in a thread; `not_found` if nothing is."""
 
     async def exists(self, key: str) -> bool:
         """Say whether something is kept under `key`."""
@@ -44,7 +55,12 @@ class FolderBlobs:
 
     async def put(self, key: str, content: bytes | memoryview) -> None:
         """See Blobs: written beside its place, then renamed into it."""
-        await asyncio.to_thread(self._put, self._path(key), content)
+        await asyncio.to_thread(self._put, self._path(key), lambda place: place.write(content))
+
+    async def put_file(self, key: str, file: BinaryIO) -> None:
+        """See Blobs: as `put`."""
+        copy = partial(shutil.copyfileobj, file, length=_PIECE_BYTES)
+        await asyncio.to_thread(self._put, self._path(key), copy)
 
     async def get(self, key: str) -> bytes:
         """See Blobs."""
@@ -52,6 +68,16 @@ class FolderBlobs:
             return await asyncio.to_thread(self._path(key).read_bytes)
         except FileNotFoundError:
             raise _missing(key) from None
+
+    @asynccontextmanager
+    async def open(self, key: str) -> AsyncGenerator[BinaryIO, None]:
+        """See Blobs."""
+        try:
+            file = await asyncio.to_thread(self._path(key).open, "rb")
+        except FileNotFoundError:
+            raise _missing(key) from None
+        with file:
+            yield file
 
     async def exists(self, key: str) -> bool:
         """See Blobs."""
@@ -64,12 +90,12 @@ class FolderBlobs:
     def _path(self, key: str) -> Path:
         return self._folder / _checked(key)
 
-    def _put(self, path: Path, content: bytes | memoryview) -> None:
+    def _put(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{secrets.token_hex(8)}")
         try:
             with temporary.open("xb") as file:
-                file.write(content)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())  # before anything, such as a row in a database, can refer to it
             temporary.replace(path)
@@ -91,6 +117,10 @@ class ObjectBlobs:
         """See Blobs: an object store's own promise."""
         await asyncio.to_thread(self._files.pipe_file, self._path(key), bytes(content))
 
+    async def put_file(self, key: str, file: BinaryIO) -> None:
+        """See Blobs: in parts, which become an object when the last is there."""
+        await asyncio.to_thread(self._put_file, self._path(key), file)
+
     async def get(self, key: str) -> bytes:
         """See Blobs."""
         try:
@@ -98,6 +128,18 @@ class ObjectBlobs:
         except FileNotFoundError:
             raise _missing(key) from None
         return content
+
+    @asynccontextmanager
+    async def open(self, key: str) -> AsyncGenerator[BinaryIO, None]:
+        """See Blobs: it reads ahead by some megabytes."""
+        try:
+            file: BinaryIO = await asyncio.to_thread(self._files.open, self._path(key), "rb")
+        except FileNotFoundError:
+            raise _missing(key) from None
+        try:
+            yield file
+        finally:
+            await asyncio.to_thread(file.close)
 
     async def exists(self, key: str) -> bool:
         """See Blobs."""
@@ -109,6 +151,16 @@ class ObjectBlobs:
             await asyncio.to_thread(self._files.rm_file, self._path(key))
         except FileNotFoundError:
             return
+
+    def _put_file(self, path: str, file: BinaryIO) -> None:
+        upload = self._files.open(path, "wb", autocommit=False)
+        try:
+            shutil.copyfileobj(file, upload, _PIECE_BYTES)
+            upload.close()  # sends what is left; only the commit makes an object of it
+        except BaseException:
+            upload.discard()
+            raise
+        upload.commit()
 
     def _path(self, key: str) -> str:
         return f"{self._root.rstrip('/')}/{_checked(key)}"

@@ -1,6 +1,7 @@
 """One suite for every blob store."""
 
 import asyncio
+import io
 import secrets
 from pathlib import Path
 
@@ -30,6 +31,40 @@ async def test_what_is_put_is_there_until_it_is_deleted(blobs: Blobs) -> None:
     await blobs.delete("soft-prompts/ab12")
     assert not await blobs.exists("soft-prompts/ab12")
     await blobs.delete("soft-prompts/ab12")
+
+
+async def test_a_file_is_put_and_read_by_pieces(blobs: Blobs, tmp_path: Path) -> None:
+    content = CONTENT * 300  # several pieces
+    (tmp_path / "file").write_bytes(content)
+    with (tmp_path / "file").open("rb") as file:
+        file.seek(7)
+        await blobs.put_file("datasets/ab12/original", file)
+    assert await blobs.get("datasets/ab12/original") == content[7:]
+    async with blobs.open("datasets/ab12/original") as kept:
+        assert (kept.read(5), kept.read()) == (content[7:12], content[12:])
+        kept.seek(1)
+        assert kept.readline() == content[8:].partition(b"\n")[0]
+    with pytest.raises(HunminError) as caught:
+        async with blobs.open("datasets/other"):
+            pass
+    assert caught.value.code == ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("kind", ["folder", "object"])
+async def test_a_file_that_cannot_be_read_to_its_end_leaves_what_was_there(kind: str, tmp_path: Path) -> None:
+    # fsspec's memory has no halves: what is opened there is already kept.
+    blobs = open_blobs(f"file://{tmp_path}" if kind == "object" else None, home=tmp_path)
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if piece := super().read(size):
+                return piece
+            raise OSError("the disk is gone")
+
+    await blobs.put("a", b"first")
+    with pytest.raises(OSError, match="gone"):
+        await blobs.put_file("a", Broken(CONTENT * 300))
+    assert await blobs.get("a") == b"first"
 
 
 async def test_a_second_put_replaces_the_first(blobs: Blobs) -> None:

@@ -163,6 +163,30 @@ async def test_body_over_the_limit_is_413_over_a_socket() -> None:
         assert (await services.http("echo").post("/v1/echo", json={"text": "x"})).status_code == 200
 
 
+@pytest.mark.parametrize("network", [False, True])
+async def test_large_files_are_taken_where_they_are_meant_to_be(network: bool) -> None:
+    env = {"HUNMIN_BODY_LIMIT_BYTES": "1000", "HUNMIN_UPLOAD_LIMIT_BYTES": "100000"}
+    file = {"content-type": "application/octet-stream"}
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"title": ""}\n'
+        for _ in range(200):
+            yield b"x" * 1000
+
+    async with running(echo.SERVICE, network=network, env=env) as services:
+        http = services.http("echo")
+        taken = await http.put("/v1/folders/large/file", content=b'{"title": ""}\n' + b"x" * 50_000, headers=file)
+        assert (taken.status_code, taken.json()["size"]) == (200, 50_000)
+        for folder, content, headers, limit in (
+            ("small", b'{"title": ""}\n' + b"x" * 50_000, file, 1000),
+            ("large", b'{"title": ""}\n' + b"x" * 200_000, file, 100_000),
+            ("large", chunks(), file, 100_000),
+            ("large", b"x" * 50_000, JSON, 1000),  # held in memory
+        ):
+            reply = await http.put(f"/v1/folders/{folder}/file", content=content, headers=headers)
+            assert (reply.status_code, reply.json()["details"]) == (413, {"limit": limit})
+
+
 @pytest.mark.parametrize("header", ["req_0123", "a", "A.b-c:9_" + "x" * 56])
 async def test_request_id_of_the_caller_is_kept(front_http: httpx.AsyncClient, header: str) -> None:
     reply = await front_http.post("/v1/relay", json={"text": "x"}, headers={"x-request-id": header})

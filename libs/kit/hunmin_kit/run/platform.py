@@ -1,6 +1,6 @@
 """What a service gets from the process it runs in, and all it may know of that process."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,19 +80,28 @@ class Platform:
                 f"HUNMIN_BLOBS_URL cannot be opened: {error}. Install its driver, or correct it."
             ) from None
 
-    def app(self, *, title: str, ready: ReadyCheck | None = None, render_error: ErrorRenderer | None = None) -> FastAPI:
+    def app(
+        self,
+        *,
+        title: str,
+        ready: ReadyCheck | None = None,
+        render_error: ErrorRenderer | None = None,
+        upload_paths: Iterable[str] = (),
+    ) -> FastAPI:
         """Return an application with errors, request ids, limits, traces, metrics, /livez /readyz /metrics on it.
 
         `ready` raises HunminError(UNAVAILABLE) while the service cannot work. `render_error` gives errors another body.
+        Files that are sent to `upload_paths` may be as large as HUNMIN_UPLOAD_LIMIT_BYTES.
         """
         parts = AppParts(
             service=self.service,
             registry=self.registry,
             tracer_provider=self._tracer_provider,
             body_limit_bytes=self._settings.body_limit_bytes,
+            upload_limit_bytes=self._settings.upload_limit_bytes,
             check_ready=self._check_ready,
         )
-        app = build_app(parts, title=title, ready=ready, render_error=render_error)
+        app = build_app(parts, title=title, ready=ready, render_error=render_error, upload_paths=upload_paths)
         app.state.database = self.database
         return app
 

@@ -77,6 +77,7 @@ class PlatformSettings(_Frozen):
     drain_delay_s: float = Field(default=0, ge=0)  # between /readyz turning 503 and the ports closing
     drain_s: float = Field(default=30, ge=0)  # how long running requests may go on after that
     body_limit_bytes: int = Field(default=16 * 2**20, ge=1)
+    upload_limit_bytes: int = Field(default=2**30, ge=1)  # of a file, on the paths that take large ones
     connect_timeout_s: float = Field(default=2, gt=0)
     call_deadline_s: float = Field(default=60, gt=0)
     stream_deadline_s: float = Field(default=600, gt=0)

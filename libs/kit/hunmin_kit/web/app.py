@@ -1,6 +1,6 @@
 """The FastAPI application that every service starts from, with all that no service should have to think of."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,17 @@ class AppParts:
     registry: CollectorRegistry
     tracer_provider: TracerProvider
     body_limit_bytes: int
+    upload_limit_bytes: int
     check_ready: ReadyCheck  # what the process itself needs; raises HunminError(UNAVAILABLE)
 
 
 def build_app(
-    parts: AppParts, *, title: str, ready: ReadyCheck | None = None, render_error: ErrorRenderer | None = None
+    parts: AppParts,
+    *,
+    title: str,
+    ready: ReadyCheck | None = None,
+    render_error: ErrorRenderer | None = None,
+    upload_paths: Iterable[str] = (),
 ) -> FastAPI:
     """Return an application with errors, request ids, limits, traces, metrics and health on it, and no other route."""
 
@@ -63,6 +69,8 @@ def build_app(
         service=parts.service,
         metrics=HttpMetrics(parts.registry),
         body_limit_bytes=parts.body_limit_bytes,
+        upload_limit_bytes=parts.upload_limit_bytes,
+        upload_paths=frozenset(upload_paths),
         on_exception=answer_error,
     )
     _add_observation(app, parts, ready)

@@ -56,20 +56,22 @@ class Client:
     async def call(self, endpoint: Endpoint[RequestT, ResponseT], request: RequestT) -> ResponseT:
         """Return the callee's response; raise HunminError as it raised it, UNAVAILABLE or DEADLINE_EXCEEDED."""
         with self._span(endpoint) as span:
-            response = await self._answer(self._request(endpoint, request, span))
+            response = await self._answer(self._request(endpoint, request, span), self._deadlines.call_s)
             return endpoint.response.model_validate_json(response.content)
 
     async def upload(
         self, endpoint: UploadEndpoint[RequestT, ResponseT], request: RequestT, file: AsyncIterable[bytes]
     ) -> ResponseT:
-        """Send `file` as it comes, of which nothing is kept here, and return or raise as `call` does."""
+        """Send `file` as it comes, of which nothing is kept here, and return or raise as `call` does.
+
+        It may take as long as a stream.
+        """
         with self._span(endpoint) as span:
             path, fields = _filled(endpoint.path, request)
             body = _behind(request.model_dump_json(exclude=fields, by_alias=True).encode(), file)
             headers = {**self._headers(span), "content-type": "application/octet-stream"}
-            response = await self._answer(
-                self._http.build_request(endpoint.method, path, content=body, headers=headers)
-            )
+            upload = self._http.build_request(endpoint.method, path, content=body, headers=headers)
+            response = await self._answer(upload, self._deadlines.stream_s)
             return endpoint.response.model_validate_json(response.content)
 
     @asynccontextmanager
@@ -110,9 +112,9 @@ class Client:
                     raise Problem.model_validate_json(data).error()
                 yield endpoint.event.model_validate_json(data)
 
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
+    async def _answer(self, request: httpx.Request, deadline_s: float) -> httpx.Response:
         with self._as_hunmin_errors():
-            async with asyncio.timeout(self._deadlines.call_s):
+            async with asyncio.timeout(deadline_s):
                 response = await self._http.send(request)
         self._raise_for_status(response)
         return response

@@ -53,12 +53,16 @@ class Edge:
         service: str,
         metrics: HttpMetrics,
         body_limit_bytes: int,
+        upload_limit_bytes: int,
+        upload_paths: frozenset[str],
         on_exception: Callable[[Request, Exception], Awaitable[Response]],
     ) -> None:
         self._app = app
         self._service = service
         self._metrics = metrics
         self._body_limit_bytes = body_limit_bytes
+        self._upload_limit_bytes = upload_limit_bytes
+        self._upload_paths = upload_paths
         self._on_exception = on_exception
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +93,7 @@ class Edge:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         try:
-            body = _Body(scope, receive, self._body_limit_bytes)
+            body = _Body(scope, receive, self._limit_bytes(scope))
             await body.open()
             await _run_until_client_leaves(self._app, scope, body, receive, send, answer)
         except ClientLeft:
@@ -100,6 +104,11 @@ class Edge:
             if answer.status is not None:
                 raise ResponseAborted from None
             await response(scope, receive, send)
+
+    def _limit_bytes(self, scope: Scope) -> int:
+        # What is no file is held in memory, and bounded as everywhere.
+        is_upload = scope["path"] in self._upload_paths and _is_file(Headers(scope=scope))
+        return self._upload_limit_bytes if is_upload else self._body_limit_bytes
 
     def _finish(self, scope: Scope, answer: _Answer, duration_s: float) -> None:
         if scope["path"] in OBSERVATION_PATHS:
@@ -135,7 +144,7 @@ class _Body:
 
     async def open(self) -> None:
         """Read all of it and look it over, unless it is a file; ClientLeft if it does not come."""
-        if self._headers.get("content-type", "").startswith(_FILES):
+        if _is_file(self._headers):
             return
         content = io.BytesIO()  # gives its content away without a copy
         while not self.has_come.is_set():
@@ -161,6 +170,10 @@ class _Body:
         if not more:
             self.has_come.set()
         return {"type": "http.request", "body": body, "more_body": more}
+
+
+def _is_file(headers: Headers) -> bool:
+    return headers.get("content-type", "").startswith(_FILES)
 
 
 def _too_large(limit_bytes: int) -> HunminError:

@@ -115,7 +115,7 @@ def routes(open_: Open) -> APIRouter:
 @asynccontextmanager
 async def build(platform: Platform, settings: EchoSettings) -> AsyncIterator[FastAPI]:
     await asyncio.sleep(settings.start_s)
-    app = platform.app(title="Echo")
+    app = platform.app(title="Echo", upload_paths=["/v1/folders/large/file"])
     app.include_router(routes(Open()))
     yield app
 
