@@ -22,7 +22,6 @@ FindingKind = Literal[
     "ragged_row",
     "formula",
     "repeated_header",
-    "encoding",
     "no_rows",
     "empty_value",  # of the rows in a template
     "duplicate_row",
@@ -85,7 +84,7 @@ class UploadRequest(Schema):
 
 
 class DatasetRequest(Schema):
-    """One dataset of the account: `reference` is `name@version`, or `name` for its newest version."""
+    """One dataset of the account: `reference` is `name@version`, `name` for its newest version, or an id."""
 
     account_id: AccountId
     reference: str

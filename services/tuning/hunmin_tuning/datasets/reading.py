@@ -6,7 +6,7 @@ What is wrong with one row is a finding, and the reading goes on; what leaves no
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
 from hunmin_contracts.datasets import FindingKind
@@ -37,7 +37,7 @@ class Reading:
         self._bounds = bounds
         self._faults = 0
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Generator[Row, None, None]:
         """Yield every row that is one."""
         if self._source.format == "parquet":
             from hunmin_tuning.datasets.parquet import read_parquet  # pyarrow is for Parquet alone

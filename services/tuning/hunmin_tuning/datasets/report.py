@@ -163,8 +163,8 @@ class _Judge:
             self.findings.add("one_label", message, column=column, count=counts[most])
         elif counts[most] > IMBALANCE * counts[least]:
             message = (
-                f"{counts[most]:,} rows have the label {most!r}, and {counts[least]:,} have {least!r}: accuracy will say "
-                "little of these. Look at macro-F1, or even them out."
+                f"{counts[most]:,} rows have the label {most!r}, and {counts[least]:,} have {least!r}: accuracy will "
+                "say little of these. Look at macro-F1, or even them out."
             )
             self.findings.add("label_balance", message, column=column, severity="warning", count=counts[least])
 

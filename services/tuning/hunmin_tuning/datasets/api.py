@@ -1,0 +1,58 @@
+"""The endpoints of `hunmin_contracts.datasets`."""
+
+from typing import BinaryIO
+
+from fastapi import APIRouter
+from hunmin_contracts.datasets import (
+    DELETE,
+    DESCRIBE,
+    LIST,
+    REPORT,
+    ROWS,
+    UPLOAD,
+    DatasetInfo,
+    DatasetPage,
+    DatasetReport,
+    DatasetRequest,
+    ListRequest,
+    ReportRequest,
+    RowsRequest,
+    RowsResponse,
+    UploadRequest,
+)
+from hunmin_contracts.schema import Empty
+from hunmin_kit.web import serve
+
+from hunmin_tuning.datasets.library import Datasets
+
+
+def routes(datasets: Datasets) -> APIRouter:
+    """Mount every endpoint on these datasets."""
+    router = APIRouter()
+
+    @serve(router, UPLOAD)
+    async def upload(request: UploadRequest, file: BinaryIO) -> DatasetInfo:
+        return await datasets.add(request, file)
+
+    @serve(router, LIST)
+    async def list_page(request: ListRequest) -> DatasetPage:
+        return await datasets.page(request)
+
+    @serve(router, DESCRIBE)
+    async def describe(request: DatasetRequest) -> DatasetInfo:
+        return await datasets.describe(request.account_id, request.reference)
+
+    @serve(router, REPORT)
+    async def report(request: ReportRequest) -> DatasetReport:
+        return await datasets.report(request)
+
+    @serve(router, ROWS)
+    async def rows(request: RowsRequest) -> RowsResponse:
+        return RowsResponse(rows=await datasets.some_rows(request))
+
+    @serve(router, DELETE)
+    async def delete(request: DatasetRequest) -> Empty:
+        await datasets.delete(request.account_id, request.reference)
+        return Empty()
+
+    return router

@@ -1,0 +1,204 @@
+"""Datasets from upload to use: files are read once, kept as they came and as rows, judged, and read again.
+
+Whatever takes time on a file runs in a thread, and holds no more of it than a line.
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+import tempfile
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import BinaryIO
+
+from hunmin_contracts.datasets import (
+    DatasetInfo,
+    DatasetPage,
+    DatasetReport,
+    DatasetRow,
+    ListRequest,
+    ReportRequest,
+    RowsRequest,
+    UploadRequest,
+)
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.ids import AccountId, new_dataset_id
+from hunmin_kit.blobs import Blobs
+from hunmin_text.tokenizer import Tokenizer
+
+from hunmin_tuning.datasets.bounds import Bounds, refused
+from hunmin_tuning.datasets.reading import Reading
+from hunmin_tuning.datasets.registry import Registry
+from hunmin_tuning.datasets.report import Use, build_report
+from hunmin_tuning.datasets.row import Row
+from hunmin_tuning.datasets.source import CHUNK_BYTES, Source, inspect
+
+_BATCH_ROWS = 256
+_AT_A_TIME = 2  # files that are read or judged: each keeps a core busy
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """What a report must know of a model."""
+
+    tokenizer: Tokenizer
+    context_length: int
+
+
+class Datasets:
+    """The datasets of all accounts, for these base models."""
+
+    def __init__(self, registry: Registry, blobs: Blobs, models: Mapping[str, BaseModel], bounds: Bounds) -> None:
+        self._registry = registry
+        self._blobs = blobs
+        self._models = models
+        self._bounds = bounds
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
+
+    async def add(self, request: UploadRequest, file: BinaryIO) -> DatasetInfo:
+        """Keep a file as the next version of its name, or return the version that has it.
+
+        What cannot be read as rows at all is an `invalid_request`, with `line` and `column` in its details.
+        """
+        async with self._turns:
+            digest, size_bytes = await asyncio.to_thread(_digest, file)
+            source = await asyncio.to_thread(
+                inspect, file, self._bounds, filename=request.filename, format=request.format
+            )
+            same = await self._registry.find_same(request.account_id, request.name, digest, source.format)
+            if same is not None:
+                return same
+            dataset_id = new_dataset_id()
+            # The files come first and go last: what the registry names is there. A failure between leaves files behind.
+            with tempfile.TemporaryFile() as rows:
+                reading = await asyncio.to_thread(_write_rows, file, source, self._bounds, rows)
+                await self._blobs.put_file(_rows_key(dataset_id), rows)
+            file.seek(0)
+            await self._blobs.put_file(_original_key(dataset_id), file)
+        info = await self._registry.add(
+            request.account_id,
+            id=dataset_id,
+            name=request.name,
+            format=source.format,
+            encoding=source.encoding,
+            columns=reading.columns,
+            rows=reading.count,
+            digest=digest,
+            size_bytes=size_bytes,
+            findings=[finding.model_dump(mode="json") for finding in reading.findings.all()],
+        )
+        if info.id != dataset_id:  # the same file came twice at once
+            await self._forget(dataset_id)
+        return info
+
+    async def describe(self, account_id: AccountId, reference: str) -> DatasetInfo:
+        """Return one; `not_found` if the account has none of that id, name or version."""
+        return await self._registry.find(account_id, reference)
+
+    async def page(self, request: ListRequest) -> DatasetPage:
+        """List those of an account."""
+        return await self._registry.page(request)
+
+    async def report(self, request: ReportRequest) -> DatasetReport:
+        """Judge a dataset for one use, or return what was said before; `invalid_parameter` if it fits no column."""
+        info = await self._registry.find(request.account_id, request.reference)
+        model = self._model(request.model)
+        asked = request.model_dump_json(exclude={"account_id", "reference"})
+        basis = f"{asked} {model.tokenizer.digest} {model.context_length}"
+        question = hashlib.sha256(basis.encode()).hexdigest()
+        if (known := await self._registry.find_report(info, question)) is not None:
+            return known
+        use = Use(request, model.tokenizer, model.context_length)
+        async with self._turns, self._blobs.open(_rows_key(info.id)) as file:
+            report = await asyncio.to_thread(lambda: build_report(info, _parsed(file), use))
+        await self._registry.keep_report(info, question, report)
+        return report
+
+    async def some_rows(self, request: RowsRequest) -> list[DatasetRow]:
+        """Return rows from a place, or drawn by a seed, in the order of the file."""
+        info = await self._registry.find(request.account_id, request.reference)
+        wanted: Iterable[int] = range(request.offset, min(request.offset + request.limit, info.rows))
+        if request.seed is not None:
+            drawn = random.Random(request.seed).sample(range(info.rows), min(request.limit, info.rows))  # noqa: S311
+            wanted = sorted(drawn)
+        async with self._blobs.open(_rows_key(info.id)) as file:
+            return await asyncio.to_thread(_picked, file, list(wanted))
+
+    async def rows(self, account_id: AccountId, reference: str) -> AsyncGenerator[DatasetRow, None]:
+        """Yield every row by column, some hundred read at a time; for a job."""
+        info = await self._registry.find(account_id, reference)
+        async with self._blobs.open(_rows_key(info.id)) as file:
+            rows = _parsed(file)
+            while batch := await asyncio.to_thread(lambda: list(islice(rows, _BATCH_ROWS))):
+                for row in batch:
+                    yield DatasetRow(line=row.line, fields=row.fields)
+
+    async def delete(self, account_id: AccountId, reference: str) -> None:
+        """Delete one. Jobs that have begun keep their copy of its rows."""
+        info = await self._registry.remove(account_id, reference)
+        await self._forget(info.id)
+
+    async def _forget(self, dataset_id: str) -> None:
+        await self._blobs.delete(_rows_key(dataset_id))
+        await self._blobs.delete(_original_key(dataset_id))
+
+    def _model(self, name: str) -> BaseModel:
+        model = self._models.get(name)
+        if model is None:
+            raise HunminError(
+                ErrorCode.MODEL_NOT_FOUND,
+                f"There is no model {name[:80]!r} to tune. There are: {', '.join(self._models)}.",
+                param="model",
+            )
+        return model
+
+
+def _rows_key(dataset_id: str) -> str:
+    return f"datasets/{dataset_id}/rows"
+
+
+def _original_key(dataset_id: str) -> str:
+    return f"datasets/{dataset_id}/original"
+
+
+def _digest(file: BinaryIO) -> tuple[str, int]:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while piece := file.read(CHUNK_BYTES):
+        digest.update(piece)
+    return digest.hexdigest(), file.tell()
+
+
+def _write_rows(file: BinaryIO, source: Source, bounds: Bounds, kept: BinaryIO) -> Reading:
+    reading = Reading(file, source, bounds)
+    size = 0
+    with closing(reading.rows()) as rows:
+        for row in rows:
+            text = json.dumps({"line": row.line, "fields": row.fields}, ensure_ascii=False) + "\n"
+            size += kept.write(text.encode())
+            if size > bounds.text_bytes:
+                raise refused(f"the rows are larger than {bounds.text_bytes:,} bytes. Send fewer.", line=row.line)
+    kept.seek(0)
+    return reading
+
+
+def _parsed(file: BinaryIO) -> Iterator[Row]:
+    for line in file:
+        content = json.loads(line)
+        yield Row(content["line"], content["fields"])
+
+
+def _picked(file: BinaryIO, numbers: list[int]) -> list[DatasetRow]:
+    """Return the rows of these numbers, which are in order; the others are passed over unread."""
+    picked: list[DatasetRow] = []
+    if not numbers:
+        return picked
+    for number, line in enumerate(file):
+        if number == numbers[len(picked)]:
+            picked.append(DatasetRow.model_validate_json(line))
+            if len(picked) == len(numbers):
+                break
+    return picked
