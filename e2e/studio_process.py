@@ -21,7 +21,7 @@ import psutil
 REPOSITORY = Path(__file__).resolve().parents[1]
 STARTER = REPOSITORY / "training" / "models" / "starter"
 MODES = ("one-process", "process-per-service")
-SERVICES = ("tokenizer", "generation", "gateway")  # in the order of their needs
+SERVICES = ("tokenizer", "generation", "tuning", "gateway")  # in the order of their needs
 START_TIMEOUT_S = 90  # a first start on a busy machine makes a database and loads a model
 STOP_TIMEOUT_S = 45
 
@@ -143,7 +143,7 @@ def new_key() -> str:
 def model_environ(folder: Path) -> dict[str, str]:
     """Return the variables that make a studio serve the model in `folder` under the starter's name."""
     models = json.dumps({"starter": str(folder)})
-    return {"HUNMIN_GENERATION_MODELS": models, "HUNMIN_TOKENIZER_MODELS": models}
+    return {"HUNMIN_GENERATION_MODELS": models, "HUNMIN_TOKENIZER_MODELS": models, "HUNMIN_TUNING_MODELS": models}
 
 
 def free_ports(count: int) -> list[int]:

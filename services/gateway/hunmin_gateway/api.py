@@ -11,12 +11,14 @@ from starlette.staticfiles import StaticFiles
 from hunmin_gateway.openai import api as openai_api
 from hunmin_gateway.openai.errors import error_response
 from hunmin_gateway.studio import api as studio_api
+from hunmin_gateway.studio import datasets as datasets_api
 from hunmin_gateway.studio import gradients as gradients_api
 from hunmin_gateway.studio import scoring as scoring_api
 from hunmin_gateway.studio import soft_prompts as soft_prompts_api
 from hunmin_gateway.tgi import api as tgi_api
 from hunmin_gateway.tgi import errors as tgi_errors
 
+UPLOAD_PATHS = (datasets_api.UPLOAD_PATH,)  # where files may be large
 DESCRIPTION = """
 A Korean language-model studio of one's own. Every request carries an API key: `Authorization: Bearer hm_…`.
 
@@ -24,7 +26,8 @@ A Korean language-model studio of one's own. Every request carries an API key: `
   OpenAI's shape.
 * **TGI** (`/generate`, `/generate_stream`, `/`): works with `huggingface_hub`'s InferenceClient and with
   `text-generation`; a URL is `/` for the default model or `/models/NAME` for another. Errors have TGI's shape.
-* **Studio** (`/studio/v1`): tokenizers, soft prompts, gradients and usage. Errors are problem documents (RFC 9457).
+* **Studio** (`/studio/v1`): tokenizers, datasets, soft prompts, gradients and usage. Errors are problem documents
+  (RFC 9457).
 
 Every answer has the header `x-request-id`; name it when you report a problem.
 """
@@ -47,6 +50,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(gradients_api.router)
     app.include_router(scoring_api.router)
     app.include_router(soft_prompts_api.router)
+    app.include_router(datasets_api.router)
     app.include_router(tgi_api.health_router)
     app.include_router(tgi_api.router)
     app.include_router(tgi_api.named)

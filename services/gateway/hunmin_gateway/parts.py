@@ -19,6 +19,7 @@ class Parts:
     pipeline: Pipeline
     generation: Client
     tokenizer: Client
+    tuning: Client
     tgi_model: str | None  # what the TGI dialect serves where a URL names no model; None: the first one
 
 

@@ -10,7 +10,7 @@ from hunmin_kit.run import Platform, Service, Settings
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
-from hunmin_gateway.api import mount, render_error
+from hunmin_gateway.api import UPLOAD_PATHS, mount, render_error
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
@@ -51,9 +51,9 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     generation = platform.client("generation")
     platform.on_ready(Welcome(database, pepper, generation, bootstrap_key=bootstrap_key).text)
     ledger = UsageLedger(database)
-    app = platform.app(title="Hunmin Studio", render_error=render_error)
-    pipeline, tokenizer = Pipeline(generation, ledger), platform.client("tokenizer")
-    attach(app, Parts(database, pepper, pipeline, generation, tokenizer, settings.tgi_model))
+    app = platform.app(title="Hunmin Studio", render_error=render_error, upload_paths=UPLOAD_PATHS)
+    pipeline, tokenizer, tuning = Pipeline(generation, ledger), platform.client("tokenizer"), platform.client("tuning")
+    attach(app, Parts(database, pepper, pipeline, generation, tokenizer, tuning, settings.tgi_model))
     mount(app)
     try:
         yield app
@@ -73,7 +73,7 @@ SERVICE = Service(
     name="gateway",
     settings=GatewaySettings,
     build=build,
-    needs=("generation", "tokenizer"),
+    needs=("generation", "tokenizer", "tuning"),
     migrations="hunmin_gateway.migrations",
     public=True,
 )

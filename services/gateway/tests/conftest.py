@@ -7,17 +7,18 @@ its prompt, one a token, and a prompt that starts with `!` makes it fail in the 
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import BinaryIO
 
 import httpx
 import openai
 import pytest
 import pytest_asyncio
 from fastapi import APIRouter, FastAPI
-from hunmin_contracts import tokenization
+from hunmin_contracts import datasets, tokenization
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import (
     GENERATE,
@@ -43,7 +44,7 @@ from hunmin_contracts.gradients import (
     GradientUsage,
     TargetToken,
 )
-from hunmin_contracts.ids import AccountId, SoftPromptId
+from hunmin_contracts.ids import AccountId, DatasetId, SoftPromptId
 from hunmin_contracts.schema import Empty
 from hunmin_contracts.soft_prompts import (
     DELETE,
@@ -318,10 +319,81 @@ def _tokenizer() -> Service[ServiceSettings]:
     return _service("tokenizer", router)
 
 
-def _service(name: str, router: APIRouter) -> Service[ServiceSettings]:
+def _tuning() -> Service[ServiceSettings]:
+    """One dataset, `reviews`, which is whatever was sent last."""
+    router = APIRouter()
+    kept: list[datasets.DatasetInfo] = []
+
+    def known(reference: str) -> datasets.DatasetInfo:
+        if not kept or reference not in ("reviews", "reviews@1"):
+            raise HunminError(ErrorCode.NOT_FOUND, f"There is no dataset {reference!r}.")
+        return kept[-1]
+
+    @serve(router, datasets.UPLOAD)
+    async def upload(request: datasets.UploadRequest, file: BinaryIO) -> datasets.DatasetInfo:
+        content = file.read()
+        if content.startswith(b"bad"):
+            raise HunminError(ErrorCode.INVALID_REQUEST, "Line 7: no.", param="file", line=7)
+        kept.append(
+            datasets.DatasetInfo(
+                id=DatasetId(f"ds_{request.account_id}"),
+                name=request.name,
+                version=1,
+                format=request.format or "csv",
+                encoding="utf-8",
+                columns=[str(request.filename)],
+                rows=len(content),
+                digest="3" * 64,
+                size_bytes=len(content),
+                findings=[],
+                created_at=POET.created_at,
+            )
+        )
+        return kept[-1]
+
+    @serve(router, datasets.LIST)
+    async def page(request: datasets.ListRequest) -> datasets.DatasetPage:
+        return datasets.DatasetPage(data=kept[-1:] if request.after is None else [], has_more=request.after is None)
+
+    @serve(router, datasets.DESCRIBE)
+    async def describe(request: datasets.DatasetRequest) -> datasets.DatasetInfo:
+        return known(request.reference)
+
+    @serve(router, datasets.REPORT)
+    async def report(request: datasets.ReportRequest) -> datasets.DatasetReport:
+        info = known(request.reference)
+        return datasets.DatasetReport(
+            dataset_id=info.id,
+            name=info.name,
+            version=1,
+            passes=False,
+            rows=request.seed,
+            splits={},
+            labels=request.template.verbalizers and dict.fromkeys(request.template.verbalizers, 1),
+            tokens=datasets.TokenCounts(mean=0, longest=0, total=request.slots[0]),
+            context_length=CONTEXT,
+            findings=[],
+        )
+
+    @serve(router, datasets.ROWS)
+    async def rows(request: datasets.RowsRequest) -> datasets.RowsResponse:
+        known(request.reference)
+        fields = {"limit": str(request.limit), "seed": str(request.seed)}
+        return datasets.RowsResponse(rows=[datasets.DatasetRow(line=request.offset, fields=fields)])
+
+    @serve(router, datasets.DELETE)
+    async def delete(request: datasets.DatasetRequest) -> Empty:
+        known(request.reference)
+        kept.clear()
+        return Empty()
+
+    return _service("tuning", router, upload_paths=[datasets.UPLOAD.path])
+
+
+def _service(name: str, router: APIRouter, *, upload_paths: Sequence[str] = ()) -> Service[ServiceSettings]:
     @asynccontextmanager
     async def build(platform: Platform, _: ServiceSettings) -> AsyncIterator[FastAPI]:
-        app = platform.app(title=name)
+        app = platform.app(title=name, upload_paths=upload_paths)
         app.include_router(router)
         yield app
 
@@ -356,7 +428,7 @@ def parrot() -> Parrot:
 @pytest.fixture(scope="session")
 def neighbours(parrot: Parrot) -> list[Service]:
     """The services that a gateway needs."""
-    return [parrot.service(), _tokenizer()]
+    return [parrot.service(), _tokenizer(), _tuning()]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -1,0 +1,134 @@
+"""Datasets of the Studio dialect. Files are passed on as they come; the tuning service reads and judges them."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Form, Query, UploadFile
+from hunmin_contracts.datasets import (
+    DELETE,
+    DESCRIBE,
+    LIST,
+    REPORT,
+    ROWS,
+    UPLOAD,
+    DatasetFormat,
+    DatasetInfo,
+    DatasetName,
+    DatasetReport,
+    DatasetRequest,
+    ListRequest,
+    ReportQuestion,
+    ReportRequest,
+    RowsRequest,
+    RowsResponse,
+    UploadRequest,
+)
+from hunmin_contracts.ids import DatasetId
+from hunmin_contracts.page import Page
+from hunmin_contracts.schema import Schema
+from pydantic import Field
+
+from hunmin_gateway.authentication import CallerDep
+from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.parts import PartsDep
+from hunmin_gateway.studio.router import PREFIX, studio_router
+
+router = studio_router()
+
+UPLOAD_PATH = f"{PREFIX}/datasets"
+_MAX_FILENAME = 1000
+_PIECE_BYTES = 2**18
+
+
+class DatasetPage(Page[DatasetInfo]):
+    """Datasets by name, newest version first."""
+
+
+class DatasetQuery(Schema):
+    """Which datasets to list."""
+
+    name: str | None = None
+    limit: Annotated[int, Query(ge=1, le=200)] = 50
+    cursor: str | None = None
+
+
+class RowsQuery(Schema):
+    """Which rows to read: some behind others, or with `seed` as many drawn at random."""
+
+    limit: Annotated[int, Query(ge=1, le=200)] = 20
+    offset: Annotated[int, Query(ge=0)] = 0
+    seed: Annotated[int | None, Query(ge=0, lt=2**63)] = None
+
+
+class DatasetForm(Schema):
+    """A dataset to keep, and under which name."""
+
+    file: UploadFile = Field(description="CSV, TSV, JSON Lines or Parquet; text in UTF-8, CP949 or UTF-16.")
+    name: DatasetName = Field(description="The next version of this name is made, unless one has this file already.")
+    format: DatasetFormat | None = Field(default=None, description="Where the file's name does not tell it.")
+
+
+@router.post("/datasets", status_code=201, summary="Keep a dataset")
+async def add(
+    form: Annotated[DatasetForm, Form(media_type="multipart/form-data")], caller: CallerDep, parts: PartsDep
+) -> DatasetInfo:
+    """Keep a file of labelled rows as the next version of its name; a file that a version has already gives that one.
+
+    A file that cannot be read is a 400 with `line` and `column` in its details. Rows that are wrong are findings.
+    """
+    request = UploadRequest(
+        account_id=caller.account_id,
+        name=form.name,
+        filename=(form.file.filename or "")[-_MAX_FILENAME:] or None,
+        format=form.format,
+    )
+    return await parts.tuning.upload(UPLOAD, request, _pieces(form.file))
+
+
+@router.get("/datasets", summary="List your datasets")
+async def page(query: Annotated[DatasetQuery, Query()], caller: CallerDep, parts: PartsDep) -> DatasetPage:
+    """List the datasets of your account by name, newest version first."""
+    after = None if query.cursor is None else DatasetId(query.cursor)
+    request = ListRequest(account_id=caller.account_id, name=query.name, limit=query.limit, after=after)
+    found = await parts.tuning.call(LIST, request)
+    return DatasetPage(data=found.data, next_cursor=found.data[-1].id if found.has_more else None)
+
+
+@router.get("/datasets/{reference}", summary="Describe a dataset")
+async def describe(reference: str, caller: CallerDep, parts: PartsDep) -> DatasetInfo:
+    """Describe `name@version`, the newest version of `name`, or an id."""
+    return await parts.tuning.call(DESCRIBE, _named(reference, caller))
+
+
+@router.post("/datasets/{reference}/report", summary="Judge a dataset for a job")
+async def report(reference: str, body: ReportQuestion, caller: CallerDep, parts: PartsDep) -> DatasetReport:
+    """Say what a job with this template would make of every row. A job starts only where the report passes."""
+    asked = {field: getattr(body, field) for field in ReportQuestion.model_fields}
+    request = ReportRequest(account_id=caller.account_id, reference=reference, **asked)
+    return await parts.tuning.call(REPORT, request)
+
+
+@router.get("/datasets/{reference}/rows", summary="Read rows of a dataset")
+async def rows(
+    reference: str, query: Annotated[RowsQuery, Query()], caller: CallerDep, parts: PartsDep
+) -> RowsResponse:
+    """Read some rows with their lines, from a place or drawn by a seed."""
+    request = RowsRequest(
+        account_id=caller.account_id, reference=reference, limit=query.limit, offset=query.offset, seed=query.seed
+    )
+    return await parts.tuning.call(ROWS, request)
+
+
+@router.delete("/datasets/{reference}", status_code=204, summary="Delete a dataset")
+async def delete(reference: str, caller: CallerDep, parts: PartsDep) -> None:
+    """Delete `name@version`, the newest version of `name`, or an id. Jobs that have begun go on."""
+    await parts.tuning.call(DELETE, _named(reference, caller))
+
+
+def _named(reference: str, caller: Caller) -> DatasetRequest:
+    return DatasetRequest(account_id=caller.account_id, reference=reference)
+
+
+async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
+    while piece := await file.read(_PIECE_BYTES):
+        yield piece
