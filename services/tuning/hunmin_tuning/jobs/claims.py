@@ -40,7 +40,6 @@ class Claim:
     request: CreateJobRequest
     standing: Standing
     token: str
-    log_offset: int
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,11 @@ class Claims:
             job.step = max([job.step, *(entry.step for entry in metrics)])
             await session.flush()
             await journal.add_output(session, job, metrics, lines)
+
+    async def log_offset(self, claim: Claim) -> int:
+        """Return the byte up to which the log is told."""
+        async with self._database.session() as session:
+            return (await self._held(session, claim)).log_offset
 
     async def apply(self, claim: Claim, event: Event, *, error: JobError | None = None) -> Standing:
         """Let `event` happen to the job; return how it stands, which a cancel may have decided."""
@@ -145,7 +149,7 @@ class Claims:
             return None
         standing = await happen(session, job, Event.CLAIM, max_attempts=self.limits.max_attempts)
         request = CreateJobRequest.model_validate(job.request)
-        return Claim(JobId(job.id), request.account_id, request, standing, token, job.log_offset)
+        return Claim(JobId(job.id), request.account_id, request, standing, token)
 
     async def _held(self, session: AsyncSession, claim: Claim) -> Job:
         job = await session.scalar(select(Job).where(_is_held(claim)).with_for_update())

@@ -31,7 +31,7 @@ _TIMES = ("created_at", "started_at", "ended_at")
 
 @dataclass(frozen=True)
 class JobLimits:
-    """What the service gives its jobs. `slots`: jobs that run at a time, in all; for guesses of when one starts."""
+    """What the service gives its jobs. `slots`: how many run at a time in one process of the service."""
 
     max_attempts: int = 5
     max_running_per_account: int = 1

@@ -6,6 +6,7 @@ import pytest
 from hunmin_contracts.tuning import Evaluation, TuningResult, TuningTemplate
 from hunmin_contracts.tuning_jobs import CreateJobRequest
 from hunmin_kit.data import Database
+from hunmin_kit.data.migrations import Chain
 from hunmin_kit.testing.postgres import fresh_database
 from opentelemetry.trace import NoOpTracer
 
@@ -14,7 +15,7 @@ from opentelemetry.trace import NoOpTracer
 async def url() -> AsyncIterator[str]:
     """The URL of a database with the schema `tuning`."""
     async with fresh_database() as url_:
-        await _create_all(url_)
+        await Chain("tuning", "hunmin_tuning.migrations").upgrade(url_)
         yield url_
 
 
@@ -51,15 +52,3 @@ def result() -> TuningResult:
         tuned=answered,
         weights_digest="0" * 64,
     )
-
-
-async def _create_all(url):
-    from hunmin_kit.data.database import create_engine
-    from hunmin_tuning.jobs.tables import Job
-    from sqlalchemy import text
-
-    engine = create_engine(url, schema="tuning")
-    async with engine.begin() as c:
-        await c.execute(text("CREATE SCHEMA tuning"))
-        await c.run_sync(Job.metadata.create_all)
-    await engine.dispose()
