@@ -130,7 +130,7 @@ class TokenCounts(Schema):
 
 
 class DatasetReport(Schema):
-    """What a job would make of a dataset. It `passes` unless a finding is an error, and a job starts only if it does."""
+    """What a job would make of a dataset. It `passes` unless a finding is an error; a job starts only if it does."""
 
     dataset_id: DatasetId
     name: str

@@ -319,6 +319,22 @@ def _tokenizer() -> Service[ServiceSettings]:
     return _service("tokenizer", router)
 
 
+def _dataset(request: datasets.UploadRequest, size: int) -> datasets.DatasetInfo:
+    return datasets.DatasetInfo(
+        id=DatasetId(f"ds_{request.account_id}"),
+        name=request.name,
+        version=1,
+        format=request.format or "csv",
+        encoding="utf-8",
+        columns=[str(request.filename)],
+        rows=size,
+        digest="3" * 64,
+        size_bytes=size,
+        findings=[],
+        created_at=POET.created_at,
+    )
+
+
 def _tuning() -> Service[ServiceSettings]:
     """One dataset, `reviews`, which is whatever was sent last."""
     router = APIRouter()
@@ -334,21 +350,7 @@ def _tuning() -> Service[ServiceSettings]:
         content = file.read()
         if content.startswith(b"bad"):
             raise HunminError(ErrorCode.INVALID_REQUEST, "Line 7: no.", param="file", line=7)
-        kept.append(
-            datasets.DatasetInfo(
-                id=DatasetId(f"ds_{request.account_id}"),
-                name=request.name,
-                version=1,
-                format=request.format or "csv",
-                encoding="utf-8",
-                columns=[str(request.filename)],
-                rows=len(content),
-                digest="3" * 64,
-                size_bytes=len(content),
-                findings=[],
-                created_at=POET.created_at,
-            )
-        )
+        kept.append(_dataset(request, len(content)))
         return kept[-1]
 
     @serve(router, datasets.LIST)

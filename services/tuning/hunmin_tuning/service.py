@@ -39,7 +39,10 @@ async def build(platform: Platform, settings: TuningSettings) -> AsyncGenerator[
     datasets = Datasets(Registry(platform.database()), platform.blobs(), models, bounds)
     app = platform.app(title="Tuning", upload_paths=[UPLOAD.path])
     app.include_router(datasets_api.routes(datasets))
-    yield app
+    try:
+        yield app
+    finally:
+        await datasets.close()
 
 
 SERVICE = Service(name="tuning", settings=TuningSettings, build=build, migrations="hunmin_tuning.migrations")

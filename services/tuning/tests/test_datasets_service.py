@@ -138,6 +138,17 @@ async def test_a_report_is_made_once_for_each_question(tuning: Client) -> None:
     assert await tuning.call(REPORT, request) == report
 
 
+async def test_a_report_is_made_for_whoever_asks_again(tuning: Client) -> None:
+    rows = "".join(f"{number}번째로 본 영화,{number % 2}\n" for number in range(3000))
+    await upload(tuning, "text,label\n" + rows)
+    request = ReportRequest(account_id=ME, reference="nsmc", template=TEMPLATE)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await tuning.call(REPORT, request)
+    reports = await asyncio.gather(*(tuning.call(REPORT, request) for _ in range(3)))
+    assert [report.rows for report in reports] == [3000] * 3
+
+
 async def test_a_question_that_does_not_fit_is_refused(tuning: Client) -> None:
     await upload(tuning, TABLE)
     request = ReportRequest(account_id=ME, reference="nsmc", template=TEMPLATE)

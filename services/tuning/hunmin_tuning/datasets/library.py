@@ -57,6 +57,7 @@ class Datasets:
         self._models = models
         self._bounds = bounds
         self._turns = asyncio.Semaphore(_AT_A_TIME)
+        self._judging: dict[str, asyncio.Task[DatasetReport]] = {}  # by dataset and question
 
     async def add(self, request: UploadRequest, file: BinaryIO) -> DatasetInfo:
         """Keep a file as the next version of its name, or return the version that has it.
@@ -111,11 +112,14 @@ class Datasets:
         question = hashlib.sha256(basis.encode()).hexdigest()
         if (known := await self._registry.find_report(info, question)) is not None:
             return known
-        use = Use(request, model.tokenizer, model.context_length)
-        async with self._turns, self._blobs.open(_rows_key(info.id)) as file:
-            report = await asyncio.to_thread(lambda: build_report(info, _parsed(file), use))
-        await self._registry.keep_report(info, question, report)
-        return report
+        key = f"{info.id} {question}"
+        task = self._judging.get(key)
+        if task is None:
+            use = Use(request, model.tokenizer, model.context_length)
+            task = self._judging[key] = asyncio.create_task(self._judge(info, question, use))
+            task.add_done_callback(lambda task: self._judged(key, task))
+        # A large file may take longer than whoever asks will wait: the report is kept for when they ask again.
+        return await asyncio.shield(task)
 
     async def some_rows(self, request: RowsRequest) -> list[DatasetRow]:
         """Return rows from a place, or drawn by a seed, in the order of the file."""
@@ -140,6 +144,24 @@ class Datasets:
         """Delete one. Jobs that have begun keep their copy of its rows."""
         info = await self._registry.remove(account_id, reference)
         await self._forget(info.id)
+
+    async def close(self) -> None:
+        """Give up reports that are being made."""
+        tasks = list(self._judging.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _judge(self, info: DatasetInfo, question: str, use: Use) -> DatasetReport:
+        async with self._turns, self._blobs.open(_rows_key(info.id)) as file:
+            report = await asyncio.to_thread(lambda: build_report(info, _parsed(file), use))
+        await self._registry.keep_report(info, question, report)
+        return report
+
+    def _judged(self, key: str, task: asyncio.Task[DatasetReport]) -> None:
+        del self._judging[key]
+        if not task.cancelled():
+            task.exception()  # whoever asked may have left; asked again, it is judged again
 
     async def _forget(self, dataset_id: str) -> None:
         await self._blobs.delete(_rows_key(dataset_id))
