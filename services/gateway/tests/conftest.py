@@ -115,14 +115,15 @@ class Shelf:
         """Offer them."""
 
         @serve(router, IMPORT)
-        async def add(request: ImportRequest, file: memoryview) -> SoftPromptInfo:
-            if file[:2] == b"PK":
+        async def add(request: ImportRequest, file: BinaryIO) -> SoftPromptInfo:
+            content = file.read()
+            if content[:2] == b"PK":
                 raise HunminError(ErrorCode.INVALID_REQUEST, "The file is a zip archive.", param="file")
             self.imports.append(request)
             number = len(self.files) + 2
-            made = {"id": f"sp_{number}", "name": request.name, "version": number, "size_bytes": len(file)}
+            made = {"id": f"sp_{number}", "name": request.name, "version": number, "size_bytes": len(content)}
             info = POET.model_copy(update=made)
-            kept = SoftPromptFile(info=info, content=base64.b64encode(file))
+            kept = SoftPromptFile(info=info, content=base64.b64encode(content))
             self.files = {(request.account_id, f"{request.name}@{number}"): kept} | self.files
             return info
 
