@@ -11,7 +11,7 @@ SOURCES := libs services training e2e
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine bench-gradients tuning-curves test-vllm clean
+.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine bench-gradients bench-tuning tuning-curves test-vllm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-engine: setup ## generation throughput beside transformers' generate
 
 bench-gradients: setup ## input gradients beside plain local autograd
 	@$(BIN)/python e2e/bench/gradients.py
+
+bench-tuning: setup ## a step of p-tuning beside PEFT's
+	@$(BIN)/python e2e/bench/tuning.py
 
 tuning-curves: setup ## p-tuning through the client library beside a local run: the picture of docs/client.md (needs HUNMIN_DATA)
 	@test -n "$${HUNMIN_DATA:-}" || { echo "set HUNMIN_DATA to the folder that holds nsmc/"; exit 2; }
