@@ -128,9 +128,9 @@ class ScoreBody(Schema):
     """
 
     model: str
-    prompt: str | list[Annotated[int, Field(ge=0)]] | list[Message] | dict[str, str]
+    prompt: str | list[Annotated[int, Field(ge=0, strict=True)]] | list[Message] | dict[str, str]
     continuations: list[
-        Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+        Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
     ] = Field(min_length=1, max_length=128)
 
 

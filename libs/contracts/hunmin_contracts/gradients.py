@@ -10,7 +10,7 @@ from hunmin_contracts.schema import Schema
 from hunmin_contracts.soft_prompts import SlotSizes
 
 # A token id, or -1 - k for row k of the soft prompt.
-PromptToken = Annotated[int, Field(ge=-(2**20), lt=2**31)]
+PromptToken = Annotated[int, Field(ge=-(2**20), lt=2**31, strict=True)]  # true is no token
 
 
 class GradientExample(Schema):
@@ -24,7 +24,7 @@ class GradientExample(Schema):
     template: str | None = Field(default=None, max_length=20_000)
     fields: dict[str, str] = {}
     tokens: list[PromptToken] | None = Field(default=None, min_length=1)
-    target: Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    target: Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
     weight: float = Field(default=1.0, ge=0, le=1e6)
 
     @model_validator(mode="after")
@@ -41,7 +41,7 @@ class Candidates(Schema):
     over the batch: a first-order guess at which token lowers the loss most.
     """
 
-    positions: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, max_length=64)
+    positions: list[Annotated[int, Field(ge=0, strict=True)]] = Field(min_length=1, max_length=64)
     top_k: int = Field(default=10, ge=1, le=100)
 
 

@@ -1,6 +1,7 @@
 """p-tuning: what a job is asked for and what it tells, the same for the API, the job's process and the registry.
 
-A job is a dataset version, a template, a base model, a prompt encoder and its hyper-parameters. It ends as a soft prompt.
+A job is a dataset version, a template, a base model, a prompt encoder and its hyper-parameters. It ends as a soft
+prompt.
 Liu et al. 2021, arXiv 2103.10385; HyperCLOVA, arXiv 2109.04650, section 4.4.
 """
 
@@ -17,10 +18,11 @@ SplitName = Literal["train", "validation", "test"]
 class TuningTemplate(Schema):
     """How a row becomes a prompt and its answer.
 
-    `prompt` is text with `{field}`s and slots `<|VIRTUAL_PROMPT_0|>`, …; `answer` is text with `{field}`s, and all that is
-    learned. `verbalizers` turn the value of the field that `answer` consists of, a label, into the text the model answers
-    with; then the task is classification. `examples` many rows of the training part, with their answers, come before
-    each prompt, joined by `separator` (few-shot). Of a prompt too long, the end of field `truncated` is cut, and nothing else.
+    `prompt` is text with `{field}`s and slots `<|VIRTUAL_PROMPT_0|>`, …; `answer` is text with `{field}`s, and all
+    that is learned. `verbalizers` turn the value of the field that `answer` consists of, a label, into the text the
+    model answers with; then the task is classification. `examples` many rows of the training part, with their
+    answers, come before each prompt, joined by `separator` (few-shot). Of a prompt too long, the end of field
+    `truncated` is cut, and nothing else.
     """
 
     prompt: str = Field(min_length=1, max_length=20_000)

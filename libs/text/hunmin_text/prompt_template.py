@@ -74,6 +74,14 @@ def template_fields(template: str | None) -> tuple[str, ...]:
     return (PROMPT,) if template is None else parse_template(template).fields
 
 
+def template_length(template: str | None, lengths: Mapping[str, int]) -> int:
+    """Return how long the template gets with values of these lengths: each counts at every place of its field."""
+    if template is None:
+        return lengths.get(PROMPT, 0)
+    parts = (part for part in parse_template(template).parts if not isinstance(part, Slot))
+    return sum(len(part) if isinstance(part, str) else lengths.get(part.name, 0) for part in parts)
+
+
 def resolve_slots(template: str | None, slots: Sequence[int] | None, n_virtual: int) -> list[int]:
     """Return how many rows each slot takes, checked: slots 0, 1, … once each, their sizes adding up to `n_virtual`.
 

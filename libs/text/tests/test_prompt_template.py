@@ -2,7 +2,7 @@
 
 import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_text.prompt_template import encode_template, parse_template, resolve_slots, template_fields
+from hunmin_text.prompt_template import encode_template, parse_template, resolve_slots, template_fields, template_length
 from hunmin_text.tokenizer import Tokenizer
 
 REVIEW = "<|VIRTUAL_PROMPT_0|>리뷰: {review}\n<|VIRTUAL_PROMPT_1|>감정:"
@@ -132,3 +132,11 @@ class TestSlots:
         with pytest.raises(HunminError) as caught:
             resolve_slots(template, slots, 5)
         assert (caught.value.code, caught.value.details) == (ErrorCode.INVALID_PARAMETER, {"param": param})
+
+
+@pytest.mark.parametrize(
+    ("template", "length"),
+    [(None, 0), ("{a}", 5), ("{a}, {b}{a}<|VIRTUAL_PROMPT_0|>{{", 16), ("글", 1)],
+)
+def test_a_value_counts_at_each_of_its_places(template, length) -> None:
+    assert template_length(template, {"a": 5, "b": 3}) == length

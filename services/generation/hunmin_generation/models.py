@@ -24,7 +24,7 @@ from hunmin_generation.engine.engine import Engine, EngineLimits
 from hunmin_generation.engine.request import EngineRequest, Event
 from hunmin_generation.engine.thread import EngineThread
 from hunmin_generation.soft_prompts.library import HeldSoftPrompt
-from hunmin_generation.soft_prompts.prompt import Prompt, count_characters, encode_prompt
+from hunmin_generation.soft_prompts.prompt import Prompt, count_characters, encode_prompt, filled_length
 
 _THREAD_FROM = 2_000  # characters from which a prompt is encoded in a thread: about a millisecond's work
 
@@ -128,8 +128,7 @@ class Model:
         tokenizer = self.tokenizer
         if soft_prompt is not None:
             info = soft_prompt.info
-            characters = count_characters(prompt) + len(info.manifest.template or "")
-            return await self._worked(characters, lambda: encode_prompt(prompt, info, tokenizer))
+            return await self._worked(filled_length(prompt, info), lambda: encode_prompt(prompt, info, tokenizer))
         if isinstance(prompt, Mapping):
             raise HunminError(
                 ErrorCode.INVALID_PARAMETER,

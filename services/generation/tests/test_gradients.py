@@ -271,9 +271,13 @@ class TestRefused:
         assert (await refused(service, asked(model="none"))).code == ErrorCode.MODEL_NOT_FOUND
 
     async def test_too_many_characters(self, folder: Path) -> None:
-        async with running(SERVICE, env=environment(folder, max_prompt_characters=100)) as service:
+        async with running(SERVICE, env=environment(folder, max_prompt_characters=50)) as service:
             error = await refused(service, asked())
+            # What a template comes to counts, before it is put together.
+            repeated = asked(examples=[{"template": "{a}" * 30, "fields": {"a": "가나"}, "target": "x"}])
+            multiplied = await refused(service, repeated)
         assert (error.code, error.details["param"]) == (ErrorCode.TOO_LARGE, "examples")
+        assert (multiplied.code, "61 characters" in multiplied.message) == (ErrorCode.TOO_LARGE, True)
 
     async def test_more_than_the_queue_holds(self, folder: Path) -> None:
         full = environment(folder, max_gradient_queue=1, max_gradient_tokens=100)

@@ -169,7 +169,7 @@ async def _adapter(config: UploadFile) -> AdapterConfig:
 
 def _slots(text: str) -> list[int]:
     try:
-        return _SLOTS.validate_json(text)
+        return _SLOTS.validate_json(text, strict=True)
     except ValidationError as error:
         raise _refused("slots", "is not a list of sizes such as [2, 3]", error) from None
 

@@ -9,7 +9,7 @@ from hunmin_contracts.gradients import GradientExample, GradientRequest
 from hunmin_contracts.soft_prompts import Manifest
 from hunmin_modeling.gradient import Example, Gradients, Wanted
 from hunmin_modeling.soft_prompt import read_file
-from hunmin_text.prompt_template import encode_template, resolve_slots
+from hunmin_text.prompt_template import encode_template, resolve_slots, template_length
 from torch import Tensor
 
 from hunmin_generation.gradients.models import GradientModel
@@ -23,8 +23,8 @@ def read_batch(request: GradientRequest, model: GradientModel, named: HeldSoftPr
 
     `named` is the soft prompt that the request's `model` names.
     """
-    _check_characters(request, model.limits.max_characters)
     rows, manifest = _soft_prompt(request, model, named)
+    _check_characters(request, manifest.template, model.limits.max_characters)
     n_virtual = 0 if rows is None else len(rows)
     if request.gradient_format == "json" and n_virtual * model.info.d_model > MAX_JSON_NUMBERS:
         raise HunminError(
@@ -44,10 +44,13 @@ def read_batch(request: GradientRequest, model: GradientModel, named: HeldSoftPr
     return Gradients(model.checkpoint, examples, rows, wanted, max_tokens=model.limits.max_tokens)
 
 
-def _check_characters(request: GradientRequest, limit: int) -> None:
+def _check_characters(request: GradientRequest, template: str | None, limit: int) -> None:
+    """Refuse what is too much to encode: a value counts wherever the template has its field."""
     characters = sum(
-        len(example.template or "")
-        + sum(map(len, example.fields.values()))
+        template_length(
+            template if example.template is None else example.template,
+            {name: len(value) for name, value in example.fields.items()},
+        )
         + (len(example.target) if isinstance(example.target, str) else 0)
         for example in request.examples
     )

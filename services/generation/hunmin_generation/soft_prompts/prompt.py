@@ -6,7 +6,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import Message
 from hunmin_contracts.soft_prompts import SoftPromptInfo
 from hunmin_text.chat import encode_chat
-from hunmin_text.prompt_template import encode_template, template_fields
+from hunmin_text.prompt_template import encode_template, template_fields, template_length
 from hunmin_text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Sequence[Message] | Mapping[str, str]
@@ -39,6 +39,15 @@ def count_characters(prompt: Prompt) -> int:
     if isinstance(prompt, Mapping):
         return sum(map(len, prompt.values()))
     return sum(len(message.content) for message in prompt if isinstance(message, Message))
+
+
+def filled_length(prompt: Prompt, soft_prompt: SoftPromptInfo) -> int:
+    """Return how many characters and ids the template comes to: a value counts wherever the template has its field."""
+    template = soft_prompt.manifest.template
+    if isinstance(prompt, Mapping):
+        return template_length(template, {name: len(value) for name, value in prompt.items()})
+    ids = sum(isinstance(token, int) for token in prompt)
+    return template_length(template, dict.fromkeys(template_fields(template), count_characters(prompt) + ids))
 
 
 def _value(
