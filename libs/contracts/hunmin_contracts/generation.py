@@ -10,6 +10,8 @@ from hunmin_contracts.schema import Empty, Schema
 
 FinishReason = Literal["stop", "length"]
 
+TokenId = Annotated[int, Field(ge=0, strict=True)]  # true is none
+
 
 class Message(Schema):
     """One turn of a chat."""
@@ -128,10 +130,10 @@ class ScoreBody(Schema):
     """
 
     model: str
-    prompt: str | list[Annotated[int, Field(ge=0, strict=True)]] | list[Message] | dict[str, str]
-    continuations: list[
-        Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
-    ] = Field(min_length=1, max_length=128)
+    prompt: str | list[TokenId] | list[Message] | dict[str, str]
+    continuations: list[Annotated[str, Field(min_length=1)] | Annotated[list[TokenId], Field(min_length=1)]] = Field(
+        min_length=1, max_length=128
+    )
 
 
 class ScoreRequest(ScoreBody):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, RootModel, model_validator
 
 from hunmin_contracts.endpoint import StreamEndpoint
+from hunmin_contracts.generation import TokenId
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.soft_prompts import SlotSizes
@@ -24,7 +25,7 @@ class GradientExample(Schema):
     template: str | None = Field(default=None, max_length=20_000)
     fields: dict[str, str] = {}
     tokens: list[PromptToken] | None = Field(default=None, min_length=1)
-    target: Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
+    target: Annotated[str, Field(min_length=1)] | Annotated[list[TokenId], Field(min_length=1)]
     weight: float = Field(default=1.0, ge=0, le=1e6)
 
     @model_validator(mode="after")
