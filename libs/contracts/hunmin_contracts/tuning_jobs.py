@@ -115,6 +115,8 @@ class JobEventsRequest(Schema):
 
 
 class _Event(Schema):
+    """What every event has."""
+
     sequence: int  # from 1, without a gap
     at: datetime
 
@@ -122,7 +124,7 @@ class _Event(Schema):
 class StateEvent(_Event):
     """The job is in `state` now, or is asked to end; `error`: why it failed, or is tried again."""
 
-    kind: Literal["state"] = "state"
+    type: Literal["state"] = "state"
     state: JobState
     attempt: int
     is_cancel_wanted: bool
@@ -132,18 +134,18 @@ class StateEvent(_Event):
 class MetricsEvent(_Event):
     """A step or an evaluation. Each is told once, also where a crash made the job compute it twice."""
 
-    kind: Literal["metrics"] = "metrics"
+    type: Literal["metrics"] = "metrics"
     metrics: JobMetrics
 
 
 class LogEvent(_Event):
     """A line that the job's process wrote."""
 
-    kind: Literal["log"] = "log"
+    type: Literal["log"] = "log"
     line: str
 
 
-class JobEvent(RootModel[Annotated[StateEvent | MetricsEvent | LogEvent, Field(discriminator="kind")]]):
+class JobEvent(RootModel[Annotated[StateEvent | MetricsEvent | LogEvent, Field(discriminator="type")]]):
     """Something that a job told."""
 
 

@@ -1,11 +1,10 @@
 """What is done with a job in hand: prepare, start or find its process, follow it, publish what it leaves, end it.
 
 Whatever happens ends in one outcome, and an outcome is told only after the job's process is gone. A lost lease is the
-exception: then all is left as it is, for whoever has the job now.
+exception: then all is left as it is, for whoever has the job now. The folder of a job that ended is left to the runner.
 """
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,7 @@ class Attempt:
         except LeaseLost:
             log.info("tuning.job.lease_lost")
         except _Over:
-            self._remove_folder()
+            log.info("tuning.job.over")
 
     async def _outcome(self) -> _Outcome:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # its rows may be personal
@@ -172,8 +171,6 @@ class Attempt:
         else:
             standing = await claims.apply(self._claim, outcome.event, error=outcome.error)
         _log.info("tuning.job.told", job=self._claim.job_id, event_told=outcome.event, state=standing.state)
-        if standing.is_ended:
-            self._remove_folder()
 
     def _broken(self, exit_code: int | None) -> _Outcome:
         if self._files.error.exists():  # under torchrun the exit code does not tell
@@ -182,9 +179,6 @@ class Attempt:
         how = "was killed" if exit_code is None else f"ended with exit code {exit_code}"
         message = f"The trainer {how} before it was done. The end of the job's log may say why."
         return _Outcome(Event.BREAK, JobError(code=ErrorCode.INTERNAL, message=message))
-
-    def _remove_folder(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)  # what is left goes when the service starts again
 
     async def _hold(self, work: Callable[[], Coroutine[Any, Any, T]], *, is_heeded: bool = True) -> T:
         """Keep the lease while `work` is done; end it when the job is another's, or if orders are heeded, by those."""

@@ -87,5 +87,5 @@ async def _add(session: AsyncSession, job: Job, entries: list[dict[str, Any]]) -
 def _event(row: JournalEntry) -> JobEvent:
     head = {"sequence": row.sequence, "at": row.at}
     if row.kind in _METRICS_KINDS:
-        return JobEvent.model_validate({**head, "kind": "metrics", "metrics": row.content})
-    return JobEvent.model_validate({**head, "kind": row.kind, **row.content})
+        return JobEvent.model_validate({**head, "type": "metrics", "metrics": row.content})
+    return JobEvent.model_validate({**head, "type": row.kind, **row.content})

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -22,11 +23,10 @@ class Runner:
     async def run(self) -> None:
         """Run until cancelled; then end every process in good order, so that its job goes on later."""
         free = asyncio.Semaphore(self._parts.claims.limits.slots)
-        is_tidy = False
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await free.acquire()
-                is_tidy = is_tidy or await self._tidy()
+                await self._tidy()
                 claim = await self._take()
                 if claim is None:
                     free.release()
@@ -47,13 +47,12 @@ class Runner:
         except Exception as error:  # the consumer's edge: its lease runs out, and the job is taken again
             _log.error("tuning.job.abandoned", job=claim.job_id, exc_info=error)
 
-    async def _tidy(self) -> bool:
-        """Remove what jobs that have ended left when the service was killed."""
+    async def _tidy(self) -> None:
+        """Remove the folders of jobs that have ended: here or elsewhere, by a cancel in the queue, before a crash."""
         try:
-            names = [path.name for path in self._folders.iterdir()] if self._folders.is_dir() else []
-            for name in await self._parts.claims.ended(names):
-                shutil.rmtree(self._folders / name, ignore_errors=True)
+            if names := [path.name for path in self._folders.iterdir()] if self._folders.is_dir() else []:
+                for name in await self._parts.claims.ended(names):
+                    with suppress(FileNotFoundError):  # another service on the same folders was quicker
+                        shutil.rmtree(self._folders / name)
         except Exception as error:  # the consumer's edge
-            _log.error("tuning.queue.failed", exc_info=error)
-            return False
-        return True
+            _log.error("tuning.folder.kept", exc_info=error)

@@ -137,7 +137,7 @@ class TestLease:
             with pytest.raises(LeaseLost):
                 await doing
         await jobs.claims.renew(found)
-        assert not [event for event in await jobs.events(added.id) if event.kind != "state"]
+        assert not [event for event in await jobs.events(added.id) if event.type != "state"]
 
     async def test_is_held_by_renewing(self, jobs: Jobs, request_of: RequestOf):
         await jobs.registry.add(request_of())

@@ -3,13 +3,11 @@
 import asyncio
 import importlib.util
 import json
-import os
 import secrets
-import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,9 +83,14 @@ class Workshop:
             await asyncio.wait([task])
             assert task.cancelled()
 
-    def runner_in_a_process(self) -> subprocess.Popen:
+    @contextmanager
+    def runner_in_a_process(self) -> Iterator[subprocess.Popen]:
         plan = json.dumps(self.studio.plan)
-        return subprocess.Popen([sys.executable, str(SCRIPT), self.url, str(self.studio.folders), plan])
+        with subprocess.Popen([sys.executable, str(SCRIPT), self.url, str(self.studio.folders), plan]) as service:
+            try:
+                yield service
+            finally:
+                service.kill()
 
     async def until(self, job_id: str, is_so: Callable[[JobInfo], bool]) -> JobInfo:
         async with asyncio.timeout(60):
@@ -98,6 +101,19 @@ class Workshop:
     async def end(self, job_id: str) -> JobInfo:
         return await self.until(job_id, lambda info: info.state in ENDED)
 
+    async def is_running_again(self, job_id: str) -> None:
+        async with asyncio.timeout(60):
+            while (await self.states(job_id)).count("running") < 2:  # noqa: ASYNC110  # the journal offers no event
+                await asyncio.sleep(0.01)
+
+    async def states(self, job_id: str) -> list[str]:
+        events, _ = await self.registry.events(ACCOUNT, job_id, after=0, limit=10_000)
+        return [event.root.state for event in events if event.root.type == "state"]
+
+    async def is_tidy(self, job_id: str) -> None:
+        while (self.studio.folders / job_id).exists():  # noqa: ASYNC110  # the event is on the disk
+            await asyncio.sleep(0.01)
+
     async def steps(self, job_id: str) -> list[int]:
         page = await self.registry.metrics(JobMetricsRequest(account_id=ACCOUNT, job_id=job_id, limit=10_000))
         return [entry.step for entry in page.data]
@@ -105,7 +121,7 @@ class Workshop:
     async def log(self, job_id: str) -> list[str]:
         events, is_ended = await self.registry.events(ACCOUNT, job_id, after=0, limit=10_000)
         assert is_ended
-        return [event.root.line for event in events if event.root.kind == "log"]
+        return [event.root.line for event in events if event.root.type == "log"]
 
     async def check_success(self, job_id: str, steps: int) -> JobInfo:
         info = await self.end(job_id)
@@ -130,7 +146,7 @@ class TestJob:
         job = await workshop.add({"steps": 7})
         async with workshop.running():
             await workshop.check_success(job, 7)
-            await asyncio.sleep(0.05)
+            await workshop.is_tidy(job)
         assert await workshop.log(job) == [f"step {number}" for number in range(1, 8)]
         assert workshop.studio.published() == {job}
         assert list(workshop.studio.folders.iterdir()) == []
@@ -151,11 +167,10 @@ class TestJob:
         assert f"exit code {code}" in info.error.message
 
     async def test_that_takes_too_long_is_ended(self, workshop: Workshop):
-        job = await workshop.add({"steps": 10_000, "step_s": 0.01, "worker": True}, deadline_s=0.5)
+        job = await workshop.add({"steps": 10_000, "step_s": 0.01, "worker": True}, deadline_s=1)
         async with workshop.running():
             info = await workshop.end(job)
         assert (info.state, info.error.code) == ("failed", "deadline_exceeded")
-        assert info.step > 0
 
     async def test_waits_for_the_account_s_other(self, workshop: Workshop):
         first, second = await workshop.add(SLOW), await workshop.add(SLOW)
@@ -214,14 +229,12 @@ class TestKill:
 
     async def test_of_the_service_lets_the_trainer_go_on(self, workshop: Workshop):
         job = await workshop.add({"steps": 120, "step_s": 0.02})
-        with workshop.runner_in_a_process() as service:
+        with workshop.runner_in_a_process():
             await workshop.until(job, lambda info: info.step > 5)
             trainers = workshop.trainers()
-            service.kill()
         assert (await workshop.registry.find(ACCOUNT, job)).state == "running"
         async with workshop.running():
-            await workshop.until(job, lambda info: info.state == "queued" or info.step > 50)
-            await workshop.until(job, lambda info: info.state == "running")
+            await workshop.is_running_again(job)
             assert workshop.trainers() == trainers
             assert (await workshop.check_success(job, 120)).attempt == 1
         assert await workshop.log(job) == [f"step {number}" for number in range(1, 121)]
@@ -238,11 +251,9 @@ class TestKill:
 
     async def test_of_the_service_while_a_cancel_waits_leaves_nothing(self, workshop: Workshop):
         job = await workshop.add({"steps": 10_000, "step_s": 0.01, "worker": True})
-        with workshop.runner_in_a_process() as service:
+        with workshop.runner_in_a_process():
             await workshop.until(job, lambda info: info.step > 5)
-            os.kill(service.pid, signal.SIGSTOP)
-            assert (await workshop.registry.cancel(ACCOUNT, job)).state == "running"
-            service.kill()
+        assert (await workshop.registry.cancel(ACCOUNT, job)).state == "running"
         assert workshop.processes() != []
         async with workshop.running():
             assert (await workshop.end(job)).state == "cancelled"
@@ -252,10 +263,10 @@ class TestKill:
         job = await workshop.add({"steps": 2})
         async with workshop.running():
             await workshop.end(job)
+            await workshop.is_tidy(job)
         (workshop.studio.folders / job).mkdir()
         async with workshop.running():
-            while (workshop.studio.folders / job).exists():  # noqa: ASYNC110  # the event is on the disk
-                await asyncio.sleep(0.01)
+            await workshop.is_tidy(job)
 
 
 class TestStopOfTheService:
@@ -271,7 +282,7 @@ class TestStopOfTheService:
         assert await workshop.log(job) == [f"step {number}" for number in range(1, 41)]  # no step was computed twice
 
     async def test_that_lost_its_job_does_not_touch_the_other_s_process(self, workshop: Workshop):
-        job = await workshop.add(SLOW)
+        job = await workshop.add({"steps": 150, "step_s": 0.02})
         is_frozen = asyncio.Event()
 
         class Frozen(Claims):
@@ -288,10 +299,9 @@ class TestStopOfTheService:
             trainers = workshop.trainers()
             is_frozen.set()
             async with workshop.running():
-                await workshop.until(job, lambda info: info.state == "queued" or info.attempt == 2)
-                await workshop.until(job, lambda info: info.state == "running")
-                assert workshop.trainers() in (trainers, [])
-                assert (await workshop.check_success(job, 40)).attempt == 1
+                await workshop.is_running_again(job)
+                assert workshop.trainers() == trainers
+                assert (await workshop.check_success(job, 150)).attempt == 1
 
 
 EDGES = ["added", "prepare", "prepared", "running", "crash", "publish", "succeeded", "stopped service"]
@@ -299,61 +309,6 @@ EDGES = ["added", "prepare", "prepared", "running", "crash", "publish", "succeed
 
 class TestCancel:
     def test_at_every_edge_ends_in_cancelled_or_succeeded_and_leaves_no_process(self, tmp_path: Path):
-        async def one(workshop: Workshop, edge: str, delay_s: float, ignores: bool) -> None:
-            plan = {"steps": 6, "step_s": 0.005, "worker": True, "ignores_sigterm": ignores}
-            job = await workshop.add(plan | ({"crash_at": [3]} if edge == "crash" else {}))
-            accepted: list[bool] = []
-            asked: list[asyncio.Task] = []
-
-            async def ask() -> None:
-                await asyncio.sleep(delay_s)
-                try:
-                    accepted.append((await workshop.registry.cancel(ACCOUNT, job)).is_cancel_wanted)
-                except HunminError as error:
-                    if error.code != ErrorCode.CONFLICT:
-                        raise
-                    accepted.append(False)
-
-            def at(now: str) -> None:
-                if now == edge and not asked:
-                    asked.append(asyncio.create_task(ask()))
-
-            async def prepare(claim: Claim, folder: Path) -> None:
-                at("prepare")
-                await asyncio.sleep(0.02)
-                await workshop.studio.prepare(claim, folder)
-                at("prepared")
-
-            async def publish(claim: Claim, folder: Path) -> str:
-                at("publish")
-                await asyncio.sleep(0.02)
-                return await workshop.studio.publish(claim, folder)
-
-            at("added")
-            async with workshop.running(prepare=prepare, publish=publish):
-                await workshop.until(job, lambda info: info.state in ("running", *ENDED) or edge == "stopped service")
-                at("running")
-                if edge == "crash":
-                    await workshop.until(job, lambda info: info.attempt == 2 or info.state in ENDED)
-                    at("crash")
-                if edge != "stopped service":
-                    await workshop.end(job)
-                    at("succeeded")
-            at("stopped service")
-            await asyncio.gather(*asked)
-            async with workshop.running():
-                info = await workshop.end(job)
-            assert workshop.processes() == []
-            assert info.state == ("cancelled" if accepted[0] else "succeeded")
-            assert (job in workshop.studio.published()) == (info.state == "succeeded")
-            states = [
-                event.root.state
-                for event in (await workshop.registry.events(ACCOUNT, job, after=0, limit=10_000))[0]
-                if event.root.kind == "state"
-            ]
-            assert len(ENDED.intersection(states)) == 1
-            assert not (workshop.studio.folders / job).exists()
-
         with asyncio.Runner() as runner:
             stack = _database()
             url, database = runner.run(anext(stack))
@@ -363,10 +318,66 @@ class TestCancel:
             def check(edge: str, delay_s: float, ignores: bool) -> None:
                 folder = tmp_path / secrets.token_hex(6)
                 folder.mkdir()
-                runner.run(one(Workshop(database, url, folder), edge, delay_s, ignores and edge != "stopped service"))
+                runner.run(
+                    _cancel_at(Workshop(database, url, folder), edge, delay_s, ignores and edge != "stopped service")
+                )
 
-            check()
-            runner.run(anext(stack, None))
+            try:
+                check()
+            finally:
+                runner.run(anext(stack, None))
+
+
+async def _cancel_at(workshop: Workshop, edge: str, delay_s: float, ignores: bool) -> None:
+    plan = {"steps": 6, "step_s": 0.005, "worker": True, "ignores_sigterm": ignores}
+    job = await workshop.add(plan | ({"crash_at": [3]} if edge == "crash" else {}))
+    accepted: list[bool] = []
+    asked: list[asyncio.Task] = []
+
+    async def ask() -> None:
+        await asyncio.sleep(delay_s)
+        try:
+            accepted.append((await workshop.registry.cancel(ACCOUNT, job)).is_cancel_wanted)
+        except HunminError as error:
+            if error.code != ErrorCode.CONFLICT:
+                raise
+            accepted.append(False)
+
+    def at(now: str) -> None:
+        if now == edge and not asked:
+            asked.append(asyncio.create_task(ask()))
+
+    async def prepare(claim: Claim, folder: Path) -> None:
+        at("prepare")
+        await asyncio.sleep(0.02)
+        await workshop.studio.prepare(claim, folder)
+        at("prepared")
+
+    async def publish(claim: Claim, folder: Path) -> str:
+        at("publish")
+        await asyncio.sleep(0.02)
+        return await workshop.studio.publish(claim, folder)
+
+    at("added")
+    async with workshop.running(prepare=prepare, publish=publish):
+        await workshop.until(job, lambda info: info.state in ("running", *ENDED) or edge == "stopped service")
+        at("running")
+        if edge == "crash":
+            await workshop.until(job, lambda info: info.attempt == 2 or info.state in ENDED)
+            at("crash")
+        if edge != "stopped service":
+            await workshop.end(job)
+            at("succeeded")
+    at("stopped service")
+    await asyncio.gather(*asked)
+    async with workshop.running():
+        info = await workshop.end(job)
+        await workshop.is_tidy(job)
+    assert workshop.processes() == []
+    assert info.state == ("cancelled" if accepted[0] else "succeeded")
+    assert (job in workshop.studio.published()) == (info.state == "succeeded")
+    states = await workshop.states(job)
+    assert len(ENDED.intersection(states)) == 1
 
 
 async def _database() -> AsyncIterator[tuple[str, Database]]:
