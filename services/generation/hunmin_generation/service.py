@@ -98,6 +98,13 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
         await models.close()
 
 
+def _preload() -> None:
+    import hunmin_generation.api
+    import hunmin_generation.gradients.api
+    import hunmin_generation.models
+    import hunmin_generation.soft_prompts.api  # noqa: F401
+
+
 def _load(platform: Platform, settings: GenerationSettings) -> "Models":
     # Imported here: torch and transformers take seconds, and whoever only asks for the settings must not wait for them.
     import torch
@@ -165,5 +172,9 @@ def _log_failure(model: str, error: Exception) -> None:
 
 
 SERVICE = Service(
-    name="generation", settings=GenerationSettings, build=build, migrations="hunmin_generation.migrations"
+    name="generation",
+    settings=GenerationSettings,
+    build=build,
+    migrations="hunmin_generation.migrations",
+    preload=_preload,
 )

@@ -2,6 +2,8 @@
 
 (Mounting an application does not run its lifespan, so this module enters each composition root itself.)"""
 
+import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -40,6 +42,11 @@ async def hosted(
     """Bring every service of `plan` up, and down again in reverse. An embedded database is always migrated first."""
     up = Hosted()
     async with AsyncExitStack() as stack:
+        preloads = [
+            threading.Thread(target=service.preload, daemon=True) for service in plan.services if service.preload
+        ]
+        for preload in preloads:
+            preload.start()
         database_url = ""
         if plan.needs_database:
             from hunmin_kit.run import storage  # see there
@@ -47,6 +54,8 @@ async def hosted(
             database_url = await stack.enter_async_context(storage.database(plan))
             if migrate or plan.platform.database_url is None:
                 await storage.migrate_all(plan, database_url)
+        for preload in preloads:
+            await asyncio.to_thread(preload.join)
         for service in plan.services:
             with structlog.contextvars.bound_contextvars(service=service.name):
                 _log.info("service.starting")

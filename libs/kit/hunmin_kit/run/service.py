@@ -23,6 +23,7 @@ class Service(Generic[SettingsT]):
 
     `build` is entered after the services it `needs` and left before them; leaving it is its shutdown. `migrations` is
     the dotted package of its Alembic chain; None means that it has no schema. `public` opens its port in `run all`.
+    `preload` imports what takes seconds, on a thread, while the database starts.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Service(Generic[SettingsT]):
     build: Callable[[Platform, SettingsT], AbstractAsyncContextManager[FastAPI]]
     needs: tuple[str, ...] = ()
     migrations: str | None = None
+    preload: Callable[[], None] | None = None
     public: bool = False
 
 
