@@ -1,6 +1,5 @@
 """Datasets of the Studio dialect. Files are passed on as they come; the tuning service reads and judges them."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Form, Query, UploadFile
@@ -32,12 +31,12 @@ from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.studio.router import PREFIX, studio_router
+from hunmin_gateway.studio.uploads import pieces
 
 router = studio_router()
 
 UPLOAD_PATH = f"{PREFIX}/datasets"
 _MAX_FILENAME = 1000
-_PIECE_BYTES = 2**18
 
 
 class DatasetPage(Page[DatasetInfo]):
@@ -82,7 +81,7 @@ async def add(
         filename=(form.file.filename or "")[-_MAX_FILENAME:] or None,
         format=form.format,
     )
-    return await parts.tuning.upload(UPLOAD, request, _pieces(form.file))
+    return await parts.tuning.upload(UPLOAD, request, pieces(form.file))
 
 
 @router.get("/datasets", summary="List your datasets")
@@ -102,7 +101,7 @@ async def describe(reference: str, caller: CallerDep, parts: PartsDep) -> Datase
 
 @router.post("/datasets/{reference}/report", summary="Judge a dataset for a job")
 async def report(reference: str, body: ReportQuestion, caller: CallerDep, parts: PartsDep) -> DatasetReport:
-    """Say what a job with this template would make of every row. A job starts only where the report passes."""
+    """Say what a job with this template would make of every row, and whether it could start."""
     asked = {field: getattr(body, field) for field in ReportQuestion.model_fields}
     request = ReportRequest(account_id=caller.account_id, reference=reference, **asked)
     return await parts.tuning.call(REPORT, request)
@@ -127,8 +126,3 @@ async def delete(reference: str, caller: CallerDep, parts: PartsDep) -> None:
 
 def _named(reference: str, caller: Caller) -> DatasetRequest:
     return DatasetRequest(account_id=caller.account_id, reference=reference)
-
-
-async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
-    while piece := await file.read(_PIECE_BYTES):
-        yield piece

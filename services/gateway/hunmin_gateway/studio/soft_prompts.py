@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import Form, Query, UploadFile
@@ -32,11 +32,11 @@ from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.studio.router import studio_router
+from hunmin_gateway.studio.uploads import pieces
 
 router = studio_router()
 
 MAX_CONFIG_BYTES = 2**16
-_PIECE_BYTES = 2**18
 _SLOTS = TypeAdapter[list[int]](SlotSizes)
 
 
@@ -81,7 +81,7 @@ async def add(
         slots=None if form.slots is None else _slots(form.slots),
         adapter=None if form.config is None else await _adapter(form.config),
     )
-    return await parts.generation.upload(IMPORT, request, _pieces(form.file))
+    return await parts.generation.upload(IMPORT, request, pieces(form.file))
 
 
 @router.get("/soft-prompts", summary="List your soft prompts")
@@ -145,11 +145,6 @@ async def find(reference: str, caller: Caller, parts: Parts) -> SoftPromptInfo |
 
 def _named(reference: str, caller: Caller) -> SoftPromptRequest:
     return SoftPromptRequest(account_id=caller.account_id, reference=reference)
-
-
-async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
-    while piece := await file.read(_PIECE_BYTES):
-        yield piece
 
 
 async def _adapter(config: UploadFile) -> AdapterConfig:
