@@ -164,6 +164,13 @@ async def test_path_too_long_for_a_socket_works_too(deep_folder: Path) -> None:
         assert str(deep_folder) not in url
 
 
+def test_looking_for_the_socket_touches_none(folder: Path) -> None:
+    data = folder / "data"
+    before = data.stat().st_mtime_ns
+    EmbeddedPostgres(folder)._socket_folder()  # another process's server may be starting there this very moment
+    assert data.stat().st_mtime_ns == before
+
+
 async def test_path_of_korean_letters_and_spaces_works_too(tmp_path: Path) -> None:
     async with EmbeddedPostgres(tmp_path / "한글 폴더" / "postgres").running() as url:
         assert await answer(url)

