@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hunmin_kit.run.cli import main, opened
+from hunmin_command import main
+from hunmin_kit.run.cli import opened
 from hunmin_kit.testing import running
 from kit_sample import echo, front
 from kit_sample.command import Command, free_port

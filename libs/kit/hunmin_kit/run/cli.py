@@ -1,11 +1,10 @@
-"""The command `hunmin`: run services, migrate schemas."""
+"""The subcommands `hunmin run` and `hunmin migrate`."""
 
 import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hunmin_contracts.errors import HunminError
 
@@ -15,13 +14,29 @@ from hunmin_kit.run.plan import Plan, plan
 from hunmin_kit.run.process import run
 from hunmin_kit.run.service import Service, find, installed_names
 
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 EVERYTHING = "all"
 EXIT_NOT_STARTED = 2
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command, and exit with 0, or with 2 and one line on stderr if it could not start."""
-    options = _parser().parse_args(arguments)
+def add_run(commands: "Commands") -> None:
+    """Add `hunmin run`."""
+    parser = commands.add_parser("run", help="run services in this process until SIGTERM")
+    parser.add_argument("names", nargs="+", metavar="NAME", help=f"a service, or `{EVERYTHING}`")
+    parser.set_defaults(act=_act)
+
+
+def add_migrate(commands: "Commands") -> None:
+    """Add `hunmin migrate`."""
+    parser = commands.add_parser("migrate", help="bring the schemas of services to this release")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a service; none: every one")
+    parser.set_defaults(act=_act)
+
+
+def _act(options: argparse.Namespace) -> int:
+    """Run or migrate; return 0, or 2 after one line on stderr if it could not start."""
     try:
         names = installed_names() if EVERYTHING in options.names or not options.names else options.names
         services = [find(name) for name in dict.fromkeys(names)]
@@ -34,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (StartError, HunminError) as error:
         message = error.message if isinstance(error, HunminError) else str(error)
         sys.stderr.write(f"hunmin: {message}\n")
-        sys.exit(EXIT_NOT_STARTED)
+        return EXIT_NOT_STARTED
+    return 0
 
 
 def opened(services: list[Service[Any]], names: list[str]) -> list[Service[Any]]:
@@ -54,15 +70,3 @@ async def _migrate(checked: Plan) -> None:
 def _configure_logs(checked: Plan) -> None:
     form = checked.platform.log_format or ("console" if sys.stderr.isatty() else "json")
     logs.configure(level=checked.platform.log_level, form=form)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hunmin", description="Hunmin Studio: a self-hosted Korean language-model studio."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    running = commands.add_parser("run", help="run services in this process until SIGTERM")
-    running.add_argument("names", nargs="+", metavar="NAME", help=f"a service, or `{EVERYTHING}`")
-    migrating = commands.add_parser("migrate", help="bring the schemas of services to this release")
-    migrating.add_argument("names", nargs="*", metavar="NAME", help="a service; none: every one")
-    return parser

@@ -16,7 +16,7 @@ class Command:
     def __init__(self, arguments: list[str], env: dict[str, str], log: Path) -> None:
         self.log = log
         self.ports = {name: int(env[f"HUNMIN_{name.upper()}_PORT"]) for name in ("echo", "front")}
-        program = [sys.executable, "-c", "from hunmin_kit.run.cli import main; main()"]
+        program = [sys.executable, "-c", "from hunmin_command import main; main()"]
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
                 [*program, *arguments], env=env, stdout=subprocess.PIPE, stderr=stderr, text=True
