@@ -6,9 +6,9 @@ A row is text by column. Its line is where it begins in the file, from 1; in Par
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Base64Bytes, Field, RootModel
 
-from hunmin_contracts.endpoint import Endpoint, UploadEndpoint
+from hunmin_contracts.endpoint import Endpoint, StreamEndpoint, UploadEndpoint
 from hunmin_contracts.ids import AccountId, DatasetId
 from hunmin_contracts.schema import Empty, Schema
 from hunmin_contracts.tuning import SplitName, TuningTemplate
@@ -34,6 +34,7 @@ FindingKind = Literal[
     "personal_data",
 ]
 SHOWN_LINES = 20
+PROMPT, COMPLETION = "prompt", "completion"  # the columns of a file of conversations
 
 
 class Finding(Schema):
@@ -48,7 +49,11 @@ class Finding(Schema):
 
 
 class DatasetInfo(Schema):
-    """One version of a dataset. `digest` is the sha256 of its file; `findings` are those of the file alone."""
+    """One version of a dataset. `digest` is the sha256 of its file; `findings` are those of the file alone.
+
+    `is_chat`: its lines were conversations. A row's `prompt` is what chatting with a model that has no chat template of
+    its own asks of it, its `completion` the last turn.
+    """
 
     id: DatasetId
     name: str
@@ -60,6 +65,8 @@ class DatasetInfo(Schema):
     digest: str
     size_bytes: int
     findings: list[Finding]
+    filename: str | None = None  # as it was sent
+    is_chat: bool = False
     created_at: datetime
 
 
@@ -144,6 +151,16 @@ class DatasetReport(Schema):
     findings: list[Finding]
 
 
+class FilePiece(Schema):
+    """Some bytes of a file, behind those before."""
+
+    content: Base64Bytes
+
+
+class DatasetPiece(RootModel[FilePiece]):
+    """One line of the stream."""
+
+
 class RowsRequest(DatasetRequest):
     """Read rows: `limit` of them after the first `offset`, or with `seed` as many drawn at random, in their order."""
 
@@ -169,5 +186,6 @@ UPLOAD = UploadEndpoint("POST", "/v1/datasets", UploadRequest, DatasetInfo)
 LIST = Endpoint("GET", "/v1/datasets", ListRequest, DatasetPage)
 DESCRIBE = Endpoint("GET", "/v1/datasets/{reference}", DatasetRequest, DatasetInfo)
 REPORT = Endpoint("POST", "/v1/datasets/{reference}/report", ReportRequest, DatasetReport)
+FILE = StreamEndpoint("GET", "/v1/datasets/{reference}/file", DatasetRequest, DatasetPiece)
 ROWS = Endpoint("GET", "/v1/datasets/{reference}/rows", RowsRequest, RowsResponse)
 DELETE = Endpoint("DELETE", "/v1/datasets/{reference}", DatasetRequest, Empty)

@@ -1,19 +1,25 @@
 """The endpoints of `hunmin_contracts.datasets`."""
 
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import BinaryIO
 
 from fastapi import APIRouter
 from hunmin_contracts.datasets import (
     DELETE,
     DESCRIBE,
+    FILE,
     LIST,
     REPORT,
     ROWS,
     UPLOAD,
     DatasetInfo,
     DatasetPage,
+    DatasetPiece,
     DatasetReport,
     DatasetRequest,
+    FilePiece,
     ListRequest,
     ReportRequest,
     RowsRequest,
@@ -45,6 +51,12 @@ def routes(datasets: Datasets) -> APIRouter:
     @serve(router, REPORT)
     async def report(request: ReportRequest) -> DatasetReport:
         return await datasets.report(request)
+
+    @serve(router, FILE)
+    async def file(request: DatasetRequest) -> AsyncGenerator[DatasetPiece, None]:
+        async with aclosing(datasets.file(request.account_id, request.reference)) as pieces:
+            async for piece in pieces:
+                yield DatasetPiece(FilePiece(content=base64.b64encode(piece)))
 
     @serve(router, ROWS)
     async def rows(request: RowsRequest) -> RowsResponse:

@@ -90,6 +90,8 @@ class Datasets:
             digest=digest,
             size_bytes=size_bytes,
             findings=[finding.model_dump(mode="json") for finding in reading.findings.all()],
+            filename=request.filename,
+            is_chat=reading.is_chat,
         )
         if info.id != dataset_id:  # the same file came twice at once
             await self._forget(dataset_id)
@@ -107,6 +109,13 @@ class Datasets:
         """Judge a dataset for one use, or return what was said before; `invalid_parameter` if it fits no column."""
         info = await self._registry.find(request.account_id, request.reference)
         model = self._model(request.model)
+        if info.is_chat and model.tokenizer.chat_template is not None:
+            raise HunminError(
+                ErrorCode.INVALID_PARAMETER,
+                f"{request.model} has a chat template of its own, and the conversations of {info.name}@{info.version} "
+                "were rendered without one. Send rows of prompt and completion, each prompt as this model is asked.",
+                param="model",
+            )
         asked = request.model_dump_json(exclude={"account_id", "reference"})
         basis = f"{asked} {model.tokenizer.digest} {model.context_length}"
         question = hashlib.sha256(basis.encode()).hexdigest()
@@ -139,6 +148,13 @@ class Datasets:
             while batch := await asyncio.to_thread(lambda: list(islice(rows, _BATCH_ROWS))):
                 for row in batch:
                     yield DatasetRow(line=row.line, fields=row.fields)
+
+    async def file(self, account_id: AccountId, reference: str) -> AsyncGenerator[bytes, None]:
+        """Yield the file as it came, a piece in memory at a time."""
+        info = await self._registry.find(account_id, reference)
+        async with self._blobs.open(_original_key(info.id)) as file:
+            while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield piece
 
     async def delete(self, account_id: AccountId, reference: str) -> None:
         """Delete one. Jobs that have begun keep their copy of its rows."""

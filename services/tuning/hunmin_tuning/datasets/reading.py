@@ -13,8 +13,9 @@ from hunmin_contracts.datasets import FindingKind
 from hunmin_contracts.errors import HunminError
 
 from hunmin_tuning.datasets.bounds import Bounds, refused
+from hunmin_tuning.datasets.chats import has_chat, row_of_chat
 from hunmin_tuning.datasets.findings import Findings
-from hunmin_tuning.datasets.row import MAX_NAME, Row, checked_names
+from hunmin_tuning.datasets.row import MAX_NAME, Pairs, Row, checked_names
 from hunmin_tuning.datasets.source import Source
 
 _REACHES_OUT = re.compile(
@@ -30,6 +31,7 @@ class Reading:
 
     def __init__(self, file: BinaryIO, source: Source, bounds: Bounds) -> None:
         self.columns: list[str] = []
+        self.is_chat = False
         self.findings = Findings()
         self.count = 0
         self._file = file
@@ -106,14 +108,18 @@ class Reading:
 
     def _objects(self, lines: Iterator[str]) -> Iterator[Row]:
         known: dict[str, None] = {}
+        is_first = True
         reader = json.JSONDecoder(
-            object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=_refuse_constant
+            object_pairs_hook=Pairs, parse_int=str, parse_float=str, parse_constant=_refuse_constant
         )
         for line, text in enumerate(lines, 1):
             if not text.strip():
                 continue
             try:
-                fields = _fields(reader.decode(text), self._bounds)
+                value = reader.decode(text)
+                self.is_chat = has_chat(value) if is_first else self.is_chat
+                is_first = False
+                fields = _checked(row_of_chat(value) if self.is_chat else _fields(value))
             except json.JSONDecodeError as error:
                 self._fault(f"Column {error.colno}: it is no JSON ({error.msg}). Write one object a line.", line)
                 continue
@@ -183,12 +189,8 @@ def _unreadable(record: str, first: int, message: str) -> HunminError:
     return refused(wanted, line=opened[0], column=opened[1])
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it was written, with names that come twice."""
-
-
-def _fields(value: Any, bounds: Bounds) -> dict[str, str]:
-    if not isinstance(value, _Pairs):
+def _fields(value: Any) -> dict[str, str]:
+    if not isinstance(value, Pairs):
         raise ValueError('The line is JSON, and no object. Write {"column": "text", …}.')
     fields: dict[str, str] = {}
     for name, content in value:
@@ -201,6 +203,10 @@ def _fields(value: Any, bounds: Bounds) -> dict[str, str]:
         fields[name] = _text(content)
     if not fields:
         raise ValueError('The object is empty. Write {"column": "text", …}.')
+    return fields
+
+
+def _checked(fields: dict[str, str]) -> dict[str, str]:
     joined = "".join((*fields, *fields.values()))
     if "\0" in joined or any("\ud800" <= letter <= "\udfff" for letter in joined if letter > "\ud7ff"):
         raise ValueError("A text has U+0000 or half a surrogate pair. Remove it.")

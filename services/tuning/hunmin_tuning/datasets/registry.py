@@ -15,7 +15,7 @@ from hunmin_tuning.datasets.tables import Dataset, DatasetNames, DatasetReports
 _REFERENCE = re.compile(r"([a-z][a-z0-9_-]{0,62})(?:@([1-9][0-9]{0,8}))?")
 _ID = re.compile(r"ds_[0-9a-f]{24}")
 _REPORTS_KEPT = 20  # of a dataset
-_CONTENT = ("encoding", "columns", "findings")
+_CONTENT = ("encoding", "columns", "findings", "filename", "is_chat")
 
 
 class Registry:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hunmin_tuning.datasets.bounds import Bounds, refused
 
@@ -15,6 +15,10 @@ class Row(NamedTuple):
 
     line: int
     fields: dict[str, str]
+
+
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object as it was written, with names that come twice."""
 
 
 def checked_names(names: Sequence[str], line: int, bounds: Bounds) -> list[str]:
