@@ -58,10 +58,14 @@ class Hyperparameters(Schema):
 
 
 class StepMetrics(Schema):
-    """After an optimiser step: `loss` in nats per answer token, of the batch; `tokens` went through the model."""
+    """After an optimiser step: `loss` in nats per answer token, of the batch; `tokens` went through the model.
+
+    `total_steps`: of the whole job, unless it stops early.
+    """
 
     kind: Literal["step"] = "step"
     step: int
+    total_steps: int
     epoch: int
     loss: float
     learning_rate: float

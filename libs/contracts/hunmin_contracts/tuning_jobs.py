@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel
 
+from hunmin_contracts.datasets import Shares
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
 from hunmin_contracts.ids import AccountId, DatasetId, JobId
 from hunmin_contracts.schema import Schema
@@ -15,19 +16,35 @@ from hunmin_contracts.soft_prompts import SoftPromptName
 from hunmin_contracts.tuning import Hyperparameters, JobMetrics, TuningResult, TuningTemplate
 
 JobState = Literal["queued", "preparing", "running", "succeeded", "failed", "cancelled"]
+Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
 DAY_S = 86_400
 
 
-class CreateJobRequest(Schema):
-    """Learn a soft prompt for `model` from a dataset version, and publish it as the next version of `name`."""
+class JobPlan(Schema):
+    """Learn a soft prompt for `model`, and publish it as the next version of `name`.
 
-    account_id: AccountId
+    `columns` names the column of a field whose name is not the column's own. Rows are divided by `shares` and
+    `split_seed`, whatever the hyper-parameters; of the training part the first `train_rows` are used. `metadata` is
+    told again, and has no effect.
+    """
+
     name: SoftPromptName
     model: str
-    dataset_id: DatasetId
     template: TuningTemplate
+    columns: dict[str, str] = Field(default={}, max_length=256)
+    shares: Shares = Shares()
+    split_seed: int = Field(default=0, ge=0, lt=2**63)
+    train_rows: int | None = Field(default=None, ge=1)  # None: all
     hyperparameters: Hyperparameters = Hyperparameters()
     deadline_s: float = Field(default=DAY_S, gt=0, le=30 * DAY_S)  # from the first time it leaves the queue
+    metadata: Metadata = Field(default={}, max_length=16)
+
+
+class CreateJobRequest(JobPlan):
+    """Do so from a dataset version."""
+
+    account_id: AccountId
+    dataset_id: DatasetId
 
 
 class JobError(Schema):
@@ -45,8 +62,10 @@ class QueuePlace(Schema):
 
 
 class JobInfo(Schema):
-    """One job. `step` is the last that was told of; `soft_prompt` is what it published, `name@version`.
+    """One job. `step` is the last that was told of, of `total_steps`, which are known once it trains.
 
+    `soft_prompt` is what it published, `name@version`. `trained_tokens` went through the model in its steps; they are
+    counted once it has ended.
     `attempt` counts from 1; `is_cancel_wanted`: it is cancelled, or will be as soon as its process is gone.
     """
 
@@ -56,6 +75,7 @@ class JobInfo(Schema):
     attempt: int
     is_cancel_wanted: bool
     step: int
+    total_steps: int | None = None
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -63,6 +83,7 @@ class JobInfo(Schema):
     error: JobError | None
     result: TuningResult | None
     soft_prompt: str | None
+    trained_tokens: int | None = None
 
 
 class JobRequest(Schema):
@@ -149,9 +170,26 @@ class JobEvent(RootModel[Annotated[StateEvent | MetricsEvent | LogEvent, Field(d
     """Something that a job told."""
 
 
+class JobHistoryRequest(Schema):
+    """What a job has told so far, newest first; `before` is the number of the event that a page before ended with."""
+
+    account_id: AccountId
+    job_id: JobId
+    limit: int = Field(default=50, ge=1, le=1000)
+    before: int | None = Field(default=None, ge=1)
+
+
+class JobHistory(Schema):
+    """Some of it. `has_more`: there are older events."""
+
+    data: list[JobEvent]
+    has_more: bool
+
+
 CREATE = Endpoint("POST", "/v1/jobs", CreateJobRequest, JobInfo)
 LIST = Endpoint("GET", "/v1/jobs", ListJobsRequest, JobPage)
 DESCRIBE = Endpoint("GET", "/v1/jobs/{job_id}", JobRequest, JobInfo)
 CANCEL = Endpoint("POST", "/v1/jobs/{job_id}/cancel", JobRequest, JobInfo)
 METRICS = Endpoint("GET", "/v1/jobs/{job_id}/metrics", JobMetricsRequest, JobMetricsPage)
 EVENTS = StreamEndpoint("GET", "/v1/jobs/{job_id}/events", JobEventsRequest, JobEvent)
+HISTORY = Endpoint("GET", "/v1/jobs/{job_id}/history", JobHistoryRequest, JobHistory)

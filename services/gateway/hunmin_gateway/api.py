@@ -15,6 +15,7 @@ from hunmin_gateway.studio import datasets as datasets_api
 from hunmin_gateway.studio import gradients as gradients_api
 from hunmin_gateway.studio import scoring as scoring_api
 from hunmin_gateway.studio import soft_prompts as soft_prompts_api
+from hunmin_gateway.studio import tuning as tuning_api
 from hunmin_gateway.tgi import api as tgi_api
 from hunmin_gateway.tgi import errors as tgi_errors
 
@@ -26,8 +27,8 @@ A Korean language-model studio of one's own. Every request carries an API key: `
   OpenAI's shape.
 * **TGI** (`/generate`, `/generate_stream`, `/`): works with `huggingface_hub`'s InferenceClient and with
   `text-generation`; a URL is `/` for the default model or `/models/NAME` for another. Errors have TGI's shape.
-* **Studio** (`/studio/v1`): tokenizers, datasets, soft prompts, gradients and usage. Errors are problem documents
-  (RFC 9457).
+* **Studio** (`/studio/v1`): tokenizers, datasets, tuning jobs, soft prompts, gradients and usage. Errors are problem
+  documents (RFC 9457).
 
 Every answer has the header `x-request-id`; name it when you report a problem.
 """
@@ -51,6 +52,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(scoring_api.router)
     app.include_router(soft_prompts_api.router)
     app.include_router(datasets_api.router)
+    app.include_router(tuning_api.router)
     app.include_router(tgi_api.health_router)
     app.include_router(tgi_api.router)
     app.include_router(tgi_api.named)

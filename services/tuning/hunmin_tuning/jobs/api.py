@@ -9,11 +9,14 @@ from hunmin_contracts.tuning_jobs import (
     CREATE,
     DESCRIBE,
     EVENTS,
+    HISTORY,
     LIST,
     METRICS,
     CreateJobRequest,
     JobEvent,
     JobEventsRequest,
+    JobHistory,
+    JobHistoryRequest,
     JobInfo,
     JobMetricsPage,
     JobMetricsRequest,
@@ -54,6 +57,10 @@ def routes(
     @serve(router, METRICS)
     async def metrics(request: JobMetricsRequest) -> JobMetricsPage:
         return await registry.metrics(request)
+
+    @serve(router, HISTORY)
+    async def history(request: JobHistoryRequest) -> JobHistory:
+        return await registry.history(request)
 
     @serve(router, EVENTS)
     async def events(request: JobEventsRequest) -> AsyncGenerator[JobEvent, None]:

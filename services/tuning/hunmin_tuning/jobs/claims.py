@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hunmin_contracts.ids import AccountId, JobId
-from hunmin_contracts.tuning import JobMetrics, TuningResult
+from hunmin_contracts.tuning import JobMetrics, StepMetrics, TuningResult
 from hunmin_contracts.tuning_jobs import CreateJobRequest, JobError
 from hunmin_kit.data import Database
 from sqlalchemy import ColumnElement, Interval, and_, cast, func, literal, or_, select, text, update
@@ -88,6 +88,9 @@ class Claims:
             job = await self._held(session, claim)
             job.log_offset = log_offset
             job.step = max([job.step, *(entry.step for entry in metrics)])
+            for entry in metrics:
+                if isinstance(entry, StepMetrics):
+                    job.total_steps = entry.total_steps
             await session.flush()
             await journal.add_output(session, job, metrics, lines)
 

@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from hunmin_contracts.tuning import JobMetrics
-from hunmin_contracts.tuning_jobs import JobError, JobEvent, JobMetricsPage, JobMetricsRequest
+from hunmin_contracts.tuning_jobs import (
+    JobError,
+    JobEvent,
+    JobHistory,
+    JobHistoryRequest,
+    JobMetricsPage,
+    JobMetricsRequest,
+)
 from pydantic import TypeAdapter
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_tuning.jobs.states import Standing
@@ -53,6 +60,22 @@ async def read(session: AsyncSession, job_id: str, after: int, limit: int) -> li
     wanted = select(JournalEntry).where(JournalEntry.job_id == job_id, JournalEntry.sequence > after)
     rows = await session.scalars(wanted.order_by(JournalEntry.sequence).limit(limit))
     return [_event(row) for row in rows]
+
+
+async def read_back(session: AsyncSession, request: JobHistoryRequest) -> JobHistory:
+    """Return a page of entries, newest first."""
+    wanted = select(JournalEntry).where(JournalEntry.job_id == request.job_id)
+    if request.before is not None:
+        wanted = wanted.where(JournalEntry.sequence < request.before)
+    rows = (await session.scalars(wanted.order_by(JournalEntry.sequence.desc()).limit(request.limit))).all()
+    return JobHistory(data=[_event(row) for row in rows], has_more=bool(rows) and rows[-1].sequence > 1)
+
+
+async def trained_tokens(session: AsyncSession, job_id: str) -> int:
+    """Return how many tokens went through the model in the steps."""
+    tokens = func.sum(JournalEntry.content["tokens"].as_integer())
+    told = select(tokens).where(JournalEntry.job_id == job_id, JournalEntry.kind == "step")
+    return (await session.scalar(told)) or 0
 
 
 async def read_metrics(session: AsyncSession, request: JobMetricsRequest) -> JobMetricsPage:

@@ -8,6 +8,8 @@ from hunmin_contracts.ids import AccountId, JobId, new_job_id
 from hunmin_contracts.tuning_jobs import (
     CreateJobRequest,
     JobEvent,
+    JobHistory,
+    JobHistoryRequest,
     JobInfo,
     JobMetricsPage,
     JobMetricsRequest,
@@ -25,7 +27,9 @@ from hunmin_tuning.jobs.tables import Job
 from hunmin_tuning.jobs.transition import happen
 
 _RECENT = 20  # jobs that a guess stands on
-_STORED = ("id", "request", "state", "attempt", "is_cancel_wanted", "step", "error", "result", "soft_prompt")
+_STORED = (
+    "id", "request", "state", "attempt", "is_cancel_wanted", "step", "total_steps", "error", "result", "soft_prompt"
+)  # fmt: skip
 _TIMES = ("created_at", "started_at", "ended_at")
 
 
@@ -109,6 +113,12 @@ class Registry:
             events = await journal.read(session, job_id, after, limit)
         return events, is_ended and len(events) < limit
 
+    async def history(self, request: JobHistoryRequest) -> JobHistory:
+        """Return a page of what a job told, newest first."""
+        async with self._database.session() as session:
+            await self._row(session, request.account_id, request.job_id)
+            return await journal.read_back(session, request)
+
     async def _row(
         self, session: AsyncSession, account_id: AccountId, job_id: JobId, *, is_locked: bool = False
     ) -> Job:
@@ -121,7 +131,8 @@ class Registry:
     async def _info(self, session: AsyncSession, job: Job) -> JobInfo:
         values = {field: getattr(job, field) for field in (*_STORED, *_TIMES)}
         place = await self._place(session, job) if job.state == "queued" else None
-        return JobInfo.model_validate({**values, "queue": place})
+        tokens = await journal.trained_tokens(session, job.id) if job.state in ENDED else None
+        return JobInfo.model_validate({**values, "queue": place, "trained_tokens": tokens})
 
     async def _place(self, session: AsyncSession, job: Job) -> QueuePlace:
         ahead = select(func.count()).where(Job.ended_at.is_(None), Job.state == "queued", Job.number < job.number)

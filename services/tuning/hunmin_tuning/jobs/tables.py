@@ -36,6 +36,7 @@ class Job(Table):
     lease_expires_at: Mapped[datetime | None]
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())
     step: Mapped[int] = mapped_column(server_default="0")
+    total_steps: Mapped[int | None]
     log_offset: Mapped[int] = mapped_column(BigInteger, server_default="0")
     last_sequence: Mapped[int] = mapped_column(BigInteger, server_default="0")
     error: Mapped[dict[str, Any] | None]

@@ -117,6 +117,7 @@ class Training:
             metrics.write(
                 StepMetrics(
                     step=step + 1,
+                    total_steps=self.steps,
                     epoch=epoch,
                     loss=loss,
                     learning_rate=rate,

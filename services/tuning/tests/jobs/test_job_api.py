@@ -85,7 +85,9 @@ async def studio() -> AsyncIterator[Studio]:
 
 
 def step(number: int) -> StepMetrics:
-    return StepMetrics(step=number, epoch=0, loss=1.0, learning_rate=0.1, gradient_norm=1.0, tokens=9, duration_s=0.1)
+    return StepMetrics(
+        step=number, total_steps=99, epoch=0, loss=1.0, learning_rate=0.1, gradient_norm=1.0, tokens=9, duration_s=0.1
+    )
 
 
 async def test_job_is_made_described_listed_and_cancelled(studio: Studio, request_of: RequestOf):

@@ -27,7 +27,9 @@ RequestOf = Callable[..., CreateJobRequest]
 
 
 def step(number: int, loss: float = 1.0) -> StepMetrics:
-    return StepMetrics(step=number, epoch=0, loss=loss, learning_rate=0.1, gradient_norm=1.0, tokens=9, duration_s=0.1)
+    return StepMetrics(
+        step=number, total_steps=99, epoch=0, loss=loss, learning_rate=0.1, gradient_norm=1.0, tokens=9, duration_s=0.1
+    )
 
 
 class Jobs:

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("lease_expires_at", moment),
         sa.Column("not_before", moment, nullable=False, server_default=sa.func.now()),
         sa.Column("step", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("total_steps", sa.Integer),
         sa.Column("log_offset", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("last_sequence", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("error", sa.JSON),

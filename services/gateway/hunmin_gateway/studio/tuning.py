@@ -1,0 +1,191 @@
+"""Tuning jobs of the Studio dialect. The tuning service checks and runs them; here they get a caller and a stream."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import Header, Query
+from hunmin_contracts import datasets
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.ids import JobId
+from hunmin_contracts.page import Page
+from hunmin_contracts.schema import Schema
+from hunmin_contracts.tuning_jobs import (
+    CANCEL,
+    CREATE,
+    DESCRIBE,
+    EVENTS,
+    LIST,
+    METRICS,
+    CreateJobRequest,
+    JobEvent,
+    JobEventsRequest,
+    JobInfo,
+    JobMetricsPage,
+    JobMetricsRequest,
+    JobPlan,
+    JobRequest,
+    JobState,
+    ListJobsRequest,
+)
+from hunmin_kit.web import Client, EventStream
+from pydantic import Field
+from starlette.responses import Response
+
+from hunmin_gateway.authentication import CallerDep
+from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.studio.router import studio_router
+
+router = studio_router()
+
+_HELLO = b"retry: 2000\n\n"  # ms, after which a browser comes back
+_STILL_HERE = b": nothing new\n\n"  # a proxy cuts a line that is silent
+_SILENCE_S = 15.0
+
+
+class CreateJobBody(JobPlan):
+    """What to learn, from which dataset: `name@version`, `name` for its newest version, or an id."""
+
+    dataset: str
+
+
+class JobPage(Page[JobInfo]):
+    """Jobs, newest first."""
+
+
+class JobQuery(Schema):
+    """Which jobs to list."""
+
+    state: JobState | None = None
+    limit: Annotated[int, Query(ge=1, le=200)] = 50
+    cursor: str | None = None
+
+
+class MetricsQuery(Schema):
+    """Which metrics to read: of steps, of validations, or both, behind the `last` of the page before."""
+
+    kind: Annotated[str | None, Query(pattern="^(step|validation)$")] = None
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+    after: Annotated[int, Query(ge=0)] = 0
+
+
+class EventsQuery(Schema):
+    """Behind which event to go on."""
+
+    after: int | None = Field(default=None, ge=0)
+
+
+@router.post("/tuning/jobs", status_code=201, summary="Tune a soft prompt")
+async def create(body: CreateJobBody, caller: CallerDep, parts: PartsDep) -> JobInfo:
+    """Put a job into the queue, if the dataset's report passes for it; else the answer says what is wrong with it.
+
+    Its soft prompt is served as `name@version` as soon as the job has succeeded.
+    """
+    return await create_job(body, caller, parts)
+
+
+@router.get("/tuning/jobs", summary="List your tuning jobs")
+async def page(query: Annotated[JobQuery, Query()], caller: CallerDep, parts: PartsDep) -> JobPage:
+    """List the jobs of your account, newest first."""
+    after = None if query.cursor is None else JobId(query.cursor)
+    request = ListJobsRequest(account_id=caller.account_id, state=query.state, limit=query.limit, after=after)
+    found = await parts.tuning.call(LIST, request)
+    return JobPage(data=found.data, next_cursor=found.data[-1].id if found.has_more else None)
+
+
+@router.get("/tuning/jobs/{job_id}", summary="Describe a tuning job")
+async def describe(job_id: str, caller: CallerDep, parts: PartsDep) -> JobInfo:
+    """Say how a job stands: its place in the queue, its step, what became of it."""
+    return await parts.tuning.call(DESCRIBE, _named(job_id, caller))
+
+
+@router.post("/tuning/jobs/{job_id}/cancel", summary="Cancel a tuning job")
+async def cancel(job_id: str, caller: CallerDep, parts: PartsDep) -> JobInfo:
+    """Cancel a job; one that has a process by now ends as soon as that is gone. One that has ended is a 409."""
+    return await parts.tuning.call(CANCEL, _named(job_id, caller))
+
+
+@router.get("/tuning/jobs/{job_id}/metrics", summary="Read a tuning job's metrics")
+async def metrics(
+    job_id: str, query: Annotated[MetricsQuery, Query()], caller: CallerDep, parts: PartsDep
+) -> JobMetricsPage:
+    """Read what the job told of its steps and validations, in order, each once."""
+    asked = {"kind": query.kind, "limit": query.limit, "after": query.after}
+    request = JobMetricsRequest.model_validate({"account_id": caller.account_id, "job_id": job_id, **asked})
+    return await parts.tuning.call(METRICS, request)
+
+
+@router.get(
+    "/tuning/jobs/{job_id}/events",
+    response_class=Response,
+    responses={200: {"description": "Server-sent events", "content": {"text/event-stream": {}}}},
+    summary="Follow a tuning job",
+)
+async def events(
+    job_id: str,
+    query: Annotated[EventsQuery, Query()],
+    caller: CallerDep,
+    parts: PartsDep,
+    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+) -> Response:
+    """Tell everything that the job has told and tells until it ends: `state`, `metrics`, `log`.
+
+    An event's `id` is its number; whoever was cut off goes on behind it, by `Last-Event-ID` or `after`.
+    """
+    await parts.tuning.call(DESCRIBE, _named(job_id, caller))  # there, or the answer is a 404 and no stream
+    after = query.after if query.after is not None else last_event_id or 0
+    request = JobEventsRequest(account_id=caller.account_id, job_id=JobId(job_id), after=after)
+    return EventStream(_frames(parts.tuning, request))
+
+
+async def create_job(body: CreateJobBody, caller: Caller, parts: Parts) -> JobInfo:
+    """Ask for a job of the caller's account, for whatever dialect."""
+    wanted = datasets.DatasetRequest(account_id=caller.account_id, reference=body.dataset)
+    dataset = await parts.tuning.call(datasets.DESCRIBE, wanted)
+    plan = {field: getattr(body, field) for field in JobPlan.model_fields}
+    return await parts.tuning.call(
+        CREATE, CreateJobRequest(account_id=caller.account_id, dataset_id=dataset.id, **plan)
+    )
+
+
+async def follow(tuning: Client, request: JobEventsRequest) -> AsyncGenerator[JobEvent, None]:
+    """Yield the job's events until it ends, for however long that is: streams between services have a deadline."""
+    after, is_over = request.after, False
+    while not is_over:
+        try:
+            async with tuning.stream(EVENTS, request.model_copy(update={"after": after})) as found:
+                async for event in found:
+                    after = event.root.sequence
+                    yield event
+            is_over = True
+        except HunminError as error:
+            if error.code is not ErrorCode.DEADLINE_EXCEEDED:
+                raise
+
+
+async def _frames(tuning: Client, request: JobEventsRequest) -> AsyncGenerator[bytes, None]:
+    """Yield the events as they are sent, and a comment where nothing comes for a while."""
+    yield _HELLO
+    async with aclosing(follow(tuning, request)) as events:
+        while True:
+            coming = asyncio.ensure_future(anext(events, None))
+            try:
+                while not (await asyncio.wait({coming}, timeout=_SILENCE_S))[0]:
+                    yield _STILL_HERE
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+            if (event := coming.result()) is None:
+                return
+            yield _frame(event)
+
+
+def _frame(event: JobEvent) -> bytes:
+    told = event.root
+    return f"event: {told.type}\nid: {told.sequence}\ndata: {event.model_dump_json()}\n\n".encode()
+
+
+def _named(job_id: str, caller: Caller) -> JobRequest:
+    return JobRequest(account_id=caller.account_id, job_id=JobId(job_id))
