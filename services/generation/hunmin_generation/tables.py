@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, MetaData, String, UniqueConstraint, func
+from sqlalchemy import JSON, BigInteger, DateTime, Index, MetaData, String, UniqueConstraint, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _NAMES = {"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
@@ -31,10 +31,17 @@ class SoftPromptNames(Table):
 
 
 class SoftPrompt(Table):
-    """One version, as contracts' SoftPromptInfo tells it. Its file is in the blob store, under its id."""
+    """One version, as contracts' SoftPromptInfo tells it. Its file is in the blob store, under its id.
+
+    At most one of a name is promoted, and of a job there is at most one.
+    """
 
     __tablename__ = "soft_prompts"
-    __table_args__ = (UniqueConstraint("account_id", "name", "version"),)
+    __table_args__ = (
+        UniqueConstraint("account_id", "name", "version"),
+        UniqueConstraint("account_id", "job_id"),
+        Index("uq_soft_prompts_promoted", "account_id", "name", unique=True, postgresql_where=text("is_promoted")),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str]
@@ -47,4 +54,7 @@ class SoftPrompt(Table):
     digest: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     manifest: Mapped[dict[str, Any]]
+    is_promoted: Mapped[bool] = mapped_column(server_default=text("false"))
+    job_id: Mapped[str | None]
+    origin: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

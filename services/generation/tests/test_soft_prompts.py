@@ -27,14 +27,19 @@ from hunmin_contracts.soft_prompts import (
     DESCRIBE,
     IMPORT,
     LIST,
+    PROMOTE,
     READ,
+    DeleteRequest,
     ImportRequest,
     ListRequest,
     Manifest,
+    PromoteRequest,
     SoftPromptInfo,
+    SoftPromptOrigin,
     SoftPromptPage,
     SoftPromptRequest,
 )
+from hunmin_contracts.tuning import Evaluation, TuningResult
 from hunmin_generation.service import SERVICE
 from hunmin_kit.testing import Running, running
 from hunmin_kit.testing.postgres import fresh_database
@@ -99,8 +104,35 @@ async def described(service: Running, reference: str, account: str = ACCOUNT) ->
     return await service.client("generation").call(DESCRIBE, request)
 
 
-async def delete(service: Running, reference: str, account: str = ACCOUNT) -> None:
-    await service.client("generation").call(DELETE, SoftPromptRequest(account_id=account, reference=reference))
+async def delete(service: Running, reference: str, account: str = ACCOUNT, *, force: bool = False) -> None:
+    request = DeleteRequest(account_id=account, reference=reference, force=force)
+    await service.client("generation").call(DELETE, request)
+
+
+async def promote(service: Running, reference: str, account: str = ACCOUNT) -> SoftPromptInfo:
+    return await service.client("generation").call(PROMOTE, PromoteRequest(account_id=account, reference=reference))
+
+
+async def promoted(service: Running) -> list[str]:
+    """Every promoted version of the account."""
+    page = await service.client("generation").call(LIST, ListRequest(account_id=ACCOUNT, limit=200))
+    return [f"{info.name}@{info.version}" for info in page.data if info.is_promoted]
+
+
+def origin(job_id: str = "job_1") -> SoftPromptOrigin:
+    evaluation = Evaluation(rows=4, loss=0.5, accuracy=0.75)
+    result = TuningResult(
+        steps=9,
+        best_step=6,
+        stopped_early=True,
+        train_loss=0.25,
+        validation_loss=0.5,
+        zero_shot=evaluation,
+        few_shot=evaluation,
+        tuned=evaluation,
+        weights_digest="ab" * 32,
+    )
+    return SoftPromptOrigin(job_id=job_id, dataset_id="ds_1", dataset="reviews@1", test_digest="cd" * 32, result=result)
 
 
 async def model(service: Running) -> ModelInfo:
@@ -211,6 +243,138 @@ class TestRegistry:
         with pytest.raises(HunminError) as caught:
             await generated(service, reference, "가", "acct_2")
         assert caught.value.code == ErrorCode.MODEL_NOT_FOUND
+
+
+class TestImportOfAJob:
+    async def test_it_is_kept_with_its_origin(self, service: Running) -> None:
+        info = await keep(service, write_file(rows(), Manifest()), origin=origin())
+        assert info.origin == origin()
+        assert await described(service, "review@1") == info
+        assert (await keep(service, write_file(rows(), Manifest()))).origin is None
+
+    async def test_a_second_one_is_the_version_that_is_there(self, service: Running) -> None:
+        first = await keep(service, write_file(rows(), Manifest()), origin=origin())
+        assert await keep(service, write_file(rows(1), Manifest()), origin=origin()) == first
+        assert await keep(service, b"cut off", "other", origin=origin()) == first
+        for fields in ({"origin": origin("job_2")}, {"origin": origin(), "account_id": "acct_2"}, {}):
+            assert (await keep(service, write_file(rows(), Manifest()), **fields)).id != first.id
+        assert (await described(service, "review")).version == 3
+
+    @pytest.mark.parametrize("names", [["review"], ["review", "other"]])
+    async def test_at_once_they_are_one_version_and_one_file(self, service: Running, names: list[str]) -> None:
+        imports = [
+            keep(service, write_file(rows(seed), Manifest()), names[seed % len(names)], origin=origin())
+            for seed in range(12)
+        ]
+        infos = await asyncio.gather(*imports)
+        assert {info.id for info in infos} == {infos[0].id}
+        page = await service.client("generation").call(LIST, ListRequest(account_id=ACCOUNT))
+        assert page.data == [infos[0]]
+        assert len(list((service.platform("generation").home / "blobs" / "soft-prompts").iterdir())) == 1
+        assert (await keep(service, write_file(rows(), Manifest()), infos[0].name)).version == 2
+
+    async def test_after_its_version_was_deleted_it_is_a_new_one(self, service: Running) -> None:
+        await keep(service, write_file(rows(), Manifest()), origin=origin())
+        await delete(service, "review@1")
+        assert (await keep(service, write_file(rows(), Manifest()), origin=origin())).version == 2
+
+
+class TestPromotion:
+    async def test_the_name_means_the_promoted_version_for_the_very_next_request(self, service: Running) -> None:
+        for seed in (1, 2, 3):
+            await keep(service, write_file(rows(seed), Manifest()))
+        assert (await promoted(service), (await described(service, "review")).version) == ([], 3)
+        for version in (1, 3, 2, 2):
+            info = await promote(service, f"review@{version}")
+            assert info == await described(service, "review")
+            assert (info.version, info.is_promoted, await promoted(service)) == (version, True, [f"review@{version}"])
+            assert (await generated(service, "review", [5, 6]))[1] == expected([-1, -2, -3, 5, 6], rows(version))
+        await keep(service, write_file(rows(4), Manifest()))
+        assert (await described(service, "review")).version == 2
+
+    async def test_a_request_that_runs_goes_on_with_what_it_began_with(self, service: Running) -> None:
+        for seed in (1, 2):
+            await keep(service, write_file(rows(seed), Manifest()))
+        request = GenerateRequest(
+            account_id=ACCOUNT, model="review", prompt=[5, 6], max_tokens=60, sampling=Sampling(temperature=0)
+        )
+        texts: list[str] = []
+        for version in (None, 1, 1):
+            async with service.client("generation").stream(GENERATE, request) as events:
+                await anext(events)
+                if version is not None:
+                    await promote(service, f"review@{version}")
+                chunks = [event.root async for event in events]
+            texts.append("".join(chunk.text for chunk in chunks if isinstance(chunk, ChunkEvent)))
+        assert texts[0] == texts[1] != texts[2]
+
+    async def test_at_once_one_is_promoted_in_the_end(self, service: Running) -> None:
+        for seed in range(6):
+            await keep(service, write_file(rows(seed), Manifest()))
+        await asyncio.gather(*(promote(service, f"review@{number % 6 + 1}") for number in range(18)))
+        assert len(await promoted(service)) == 1
+
+    async def test_names_and_accounts_are_apart(self, service: Running) -> None:
+        for name in ("a", "b"):
+            await keep(service, write_file(rows(), Manifest()), name)
+        await keep(service, write_file(rows(), Manifest()), "a", account_id="acct_2")
+        await promote(service, "a@1")
+        await promote(service, "b@1")
+        assert await promoted(service) == ["a@1", "b@1"]
+        assert not (await described(service, "a", "acct_2")).is_promoted
+
+    @pytest.mark.parametrize(
+        ("reference", "account", "status"),
+        [("review", ACCOUNT, 400), ("review@2", ACCOUNT, 404), ("other@1", ACCOUNT, 404), ("review@1", "acct_2", 404)],
+    )
+    async def test_what_names_no_version_of_the_account_is_refused(
+        self, service: Running, reference: str, account: str, status: int
+    ) -> None:
+        await keep(service, write_file(rows(), Manifest()))
+        await promote(service, "review@1")
+        with pytest.raises(HunminError) as caught:
+            await promote(service, reference, account)
+        assert caught.value.status == status
+        assert await promoted(service) == ["review@1"]
+
+    async def test_a_promoted_version_is_deleted_by_force_alone(self, service: Running) -> None:
+        for seed in (1, 2, 3):
+            await keep(service, write_file(rows(seed), Manifest()))
+        await promote(service, "review@1")
+        for reference in ("review@1", "review"):
+            with pytest.raises(HunminError, match="Promote another version first") as caught:
+                await delete(service, reference)
+            assert caught.value.code == ErrorCode.CONFLICT
+        assert (await generated(service, "review", [5, 6]))[1] == expected([-1, -2, -3, 5, 6], rows(1))
+        await delete(service, "review@3")
+        await delete(service, "review", force=True)
+        assert (await described(service, "review")).version == 2
+        assert await promoted(service) == []
+
+    async def test_deleted_and_promoted_at_once_it_is_one_of_both(self, service: Running) -> None:
+        for number in range(8):
+            for seed in (1, 2):
+                await keep(service, write_file(rows(seed), Manifest()), f"race-{number}")
+        calls = [
+            call(service, f"race-{number}@1")
+            for number in range(8)
+            for call in ((promote, delete) if number % 2 else (delete, promote))
+        ]
+        refused = [each for each in await asyncio.gather(*calls, return_exceptions=True) if isinstance(each, Exception)]
+        assert len(refused) == 8
+        for error in refused:
+            assert isinstance(error, HunminError)
+            assert error.code in (ErrorCode.CONFLICT, ErrorCode.NOT_FOUND)
+
+    async def test_one_that_the_model_no_longer_fits_is_not_promoted(self, folder: Path, tmp_path: Path) -> None:
+        async with fresh_database() as url:
+            place = {"HUNMIN_HOME": str(tmp_path), "HUNMIN_DATABASE_URL": url}
+            async with running(SERVICE, env=environment(folder) | place) as before:
+                await keep(before, write_file(rows(), Manifest()))
+            other = environment(folder) | {"HUNMIN_GENERATION_MODELS": json.dumps({"two": str(folder)})}
+            async with running(SERVICE, env=other | place) as after:
+                with pytest.raises(HunminError, match="no model 'one'"):
+                    await promote(after, "review@1")
 
 
 class TestImportIsRefused:

@@ -11,9 +11,12 @@ from hunmin_contracts.soft_prompts import (
     DESCRIBE,
     IMPORT,
     LIST,
+    PROMOTE,
     READ,
+    DeleteRequest,
     ImportRequest,
     ListRequest,
+    PromoteRequest,
     SoftPromptFile,
     SoftPromptInfo,
     SoftPromptPage,
@@ -44,9 +47,13 @@ def routes(soft_prompts: SoftPrompts) -> APIRouter:
     async def read(request: SoftPromptRequest) -> SoftPromptFile:
         return await soft_prompts.read(request.account_id, request.reference)
 
+    @serve(router, PROMOTE)
+    async def promote(request: PromoteRequest) -> SoftPromptInfo:
+        return await soft_prompts.promote(request.account_id, request.reference)
+
     @serve(router, DELETE)
-    async def delete(request: SoftPromptRequest) -> Empty:
-        await soft_prompts.delete(request.account_id, request.reference)
+    async def delete(request: DeleteRequest) -> Empty:
+        await soft_prompts.delete(request.account_id, request.reference, force=request.force)
         return Empty()
 
     return router

@@ -56,7 +56,7 @@ class SoftPrompts:
         self._bases = bases
 
     async def add(self, request: ImportRequest, file: memoryview) -> SoftPromptInfo:
-        """Keep a file as the next version of its name.
+        """Keep a file as the next version of its name, or return the version that its job has left already.
 
         What is wrong with the file, or does not fit the model or the template, is a 400 or 413, other weights than the
         model's a `conflict`.
@@ -65,13 +65,21 @@ class SoftPrompts:
             raise HunminError(
                 ErrorCode.CONFLICT, f"{request.name!r} is the name of a model. Choose another one.", param="name"
             )
+        job_id = None if request.origin is None else request.origin.job_id
+        if job_id is not None:
+            left = await self._registry.find_of_job(request.account_id, job_id)
+            if left is not None:
+                return left
         base = self._base(request.model)
         content, values = await asyncio.to_thread(_prepared, request, file, base)
         soft_prompt_id = new_soft_prompt_id()
         # The file comes first and goes last: what the registry names is there. A failure between leaves a file behind,
         # which is not deleted here, since a commit whose answer was lost may have been one.
         await self._blobs.put(_key(soft_prompt_id), content)
-        return await self._registry.add(request.account_id, id=soft_prompt_id, **values)
+        info = await self._registry.add(request.account_id, id=soft_prompt_id, job_id=job_id, **values)
+        if info.id != soft_prompt_id:  # the same job came twice at once
+            await self._blobs.delete(_key(soft_prompt_id))
+        return info
 
     async def describe(self, account_id: AccountId, reference: str) -> SoftPromptInfo:
         """Return one; `not_found` if the account has none of that name or version."""
@@ -86,9 +94,18 @@ class SoftPrompts:
         info = await self._registry.find(account_id, reference)
         return SoftPromptFile(info=info, content=base64.b64encode(await self._file(info)))
 
-    async def delete(self, account_id: AccountId, reference: str) -> None:
-        """Delete one. Requests that hold it go on to their end."""
-        info = await self._registry.remove(account_id, reference)
+    async def promote(self, account_id: AccountId, reference: str) -> SoftPromptInfo:
+        """Make the name mean this version, from the next request on, in every process; `conflict` if none can use it.
+
+        Requests that hold another go on to their end.
+        """
+        info = await self._registry.find(account_id, reference)
+        check_digests(info.manifest, self._base(info.model).info)
+        return await self._registry.promote(account_id, reference)
+
+    async def delete(self, account_id: AccountId, reference: str, *, force: bool = False) -> None:
+        """Delete one; a promoted one only by `force`. Requests that hold it go on to their end."""
+        info = await self._registry.remove(account_id, reference, force=force)
         self._residents.forget(info.id)
         await self._blobs.delete(_key(info.id))
 
@@ -163,6 +180,7 @@ def _prepared(request: ImportRequest, file: memoryview, base: BaseModel) -> tupl
         "digest": _digest(content),
         "size_bytes": len(content),
         "manifest": manifest.model_dump(mode="json"),
+        "origin": None if request.origin is None else request.origin.model_dump(mode="json"),
     }
 
 
