@@ -9,6 +9,8 @@ from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
 from hunmin_gateway.openai import api as openai_api
+from hunmin_gateway.openai import files as files_api
+from hunmin_gateway.openai import fine_tuning as fine_tuning_api
 from hunmin_gateway.openai.errors import error_response
 from hunmin_gateway.studio import api as studio_api
 from hunmin_gateway.studio import datasets as datasets_api
@@ -19,7 +21,7 @@ from hunmin_gateway.studio import tuning as tuning_api
 from hunmin_gateway.tgi import api as tgi_api
 from hunmin_gateway.tgi import errors as tgi_errors
 
-UPLOAD_PATHS = (datasets_api.UPLOAD_PATH,)  # where files may be large
+UPLOAD_PATHS = (datasets_api.UPLOAD_PATH, files_api.UPLOAD_PATH)  # where files may be large
 DESCRIPTION = """
 A Korean language-model studio of one's own. Every request carries an API key: `Authorization: Bearer hm_…`.
 
@@ -47,6 +49,8 @@ def mount(app: FastAPI) -> None:
     app.version = version("hunmin-gateway")
     app.description = DESCRIPTION
     app.include_router(openai_api.router)
+    app.include_router(files_api.router)
+    app.include_router(fine_tuning_api.router)
     app.include_router(studio_api.router)
     app.include_router(gradients_api.router)
     app.include_router(scoring_api.router)

@@ -3,7 +3,6 @@
 import time
 from typing import Any, Literal
 
-from fastapi import APIRouter, Depends
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import MODELS, ModelInfo
 from hunmin_contracts.ids import AccountId
@@ -13,26 +12,20 @@ from hunmin_kit.web import current_request_id
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
+from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.exchange import Exchange
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.openai.answer import PieceT, Writer, answer_streamed, answer_whole
 from hunmin_gateway.openai.chat import ChatCompletion, ChatCompletionRequest, ChatWriter
 from hunmin_gateway.openai.completion import Completion, CompletionRequest, CompletionWriter
 from hunmin_gateway.openai.embeddings import embed
-from hunmin_gateway.openai.errors import ErrorBody
 from hunmin_gateway.openai.head import Head
 from hunmin_gateway.openai.parameters import Parameters
+from hunmin_gateway.openai.router import openai_router
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.studio.soft_prompts import all_of, find
 
-router = APIRouter(
-    prefix="/v1",
-    tags=["OpenAI"],
-    route_class=KeyedRoute,
-    dependencies=[Depends(BEARER)],
-    responses={"4XX": {"model": ErrorBody, "description": "What is wrong with the request"}},
-)
+router = openai_router()
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer, whole or as server-sent events", "content": {"text/event-stream": {}}}
 }
