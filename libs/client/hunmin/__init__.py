@@ -2,6 +2,7 @@
 
 from hunmin_contracts.generation import Message
 from hunmin_contracts.gradients import Candidates, GradientExample
+from hunmin_contracts.tuning import Hyperparameters, TuningTemplate
 
 from hunmin.client import AsyncClient, Client
 from hunmin.errors import (
@@ -30,6 +31,7 @@ __all__ = [
     "ConflictError",
     "ForbiddenError",
     "GradientExample",
+    "Hyperparameters",
     "InvalidRequestError",
     "Message",
     "MissingKeyError",
@@ -38,6 +40,7 @@ __all__ = [
     "Retries",
     "ServerError",
     "StudioError",
+    "TuningTemplate",
     "UnavailableError",
     "UnexpectedAnswerError",
     "UnreachableError",

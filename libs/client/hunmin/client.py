@@ -14,11 +14,13 @@ from hunmin_contracts.gradients import Candidates, GradientBody, GradientExample
 from hunmin_contracts.usage import UsagePage, UsageRow
 
 from hunmin.call import Call, Pages, model
+from hunmin.datasets import Datasets
 from hunmin.errors import MissingKeyError
 from hunmin.resource import Resource, SenderT, iterates, sends
 from hunmin.sending import AsyncSender, Retries, Sender
 from hunmin.soft_prompts import SoftPrompts
 from hunmin.tokenizers import Tokenizers
+from hunmin.tuning_jobs import TuningJobs
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _CONNECT_S = 5.0
@@ -31,6 +33,13 @@ class Studio(Resource[SenderT]):
         super().__init__(sender)
         self.tokenizers = Tokenizers(sender)
         self.soft_prompts = SoftPrompts(sender)
+        self.datasets = Datasets(sender)
+        self.tuning_jobs = TuningJobs(sender)
+
+    @property
+    def base_url(self) -> str:
+        """Where the studio is."""
+        return str(self._sender.http.base_url).rstrip("/")
 
     @sends
     def models(self) -> Call[ModelList]:

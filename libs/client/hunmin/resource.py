@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from hunmin.call import Call, Pages
+from hunmin.call import Call, Pages, Poll, Stream
 from hunmin.sending import AsyncSender, Sender
 
 P = ParamSpec("P")
@@ -24,9 +24,9 @@ class Resource(Generic[SenderT]):
 
 
 class sends(Generic[P, T]):
-    """Makes a method that returns a `Call` return, or await, what comes of it."""
+    """Makes a method that returns a `Call` (or a `Poll`) return, or await, what comes of it."""
 
-    def __init__(self, describe: Callable[Concatenate[Any, P], Call[T]]) -> None:
+    def __init__(self, describe: Callable[Concatenate[Any, P], Call[T] | Poll[T]]) -> None:
         self._describe = describe
         self.__doc__ = describe.__doc__
 
@@ -41,9 +41,9 @@ class sends(Generic[P, T]):
 
 
 class iterates(Generic[P, ItemT]):
-    """Makes a method that returns `Pages` iterate, or iterate asynchronously, over their items."""
+    """Makes a method that returns `Pages` or a `Stream` iterate, or iterate asynchronously, over the items."""
 
-    def __init__(self, describe: Callable[Concatenate[Any, P], Pages[ItemT]]) -> None:
+    def __init__(self, describe: Callable[Concatenate[Any, P], Pages[ItemT] | Stream[ItemT]]) -> None:
         self._describe = describe
         self.__doc__ = describe.__doc__
 

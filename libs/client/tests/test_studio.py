@@ -71,7 +71,7 @@ class TestGradientsAndScores:
 class TestErrors:
     def test_tell_code_request_and_details(self, studio):
         with studio.client() as client, pytest.raises(NotFoundError, match="nothing") as refusal:
-            client.tokenizers.encode("nothing/at?all", TEXT)
+            client.tokenizers.encode("nothing at?all", TEXT)
         assert (refusal.value.status, refusal.value.code) == (404, "not_found")
         assert refusal.value.request_id in str(refusal.value)
 
