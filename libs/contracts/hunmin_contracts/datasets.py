@@ -11,7 +11,7 @@ from pydantic import Base64Bytes, Field, RootModel
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint, UploadEndpoint
 from hunmin_contracts.ids import AccountId, DatasetId
 from hunmin_contracts.schema import Empty, Schema
-from hunmin_contracts.tuning import SplitName, TuningTemplate
+from hunmin_contracts.tuning import SplitName, TuningTemplate, VirtualSlots
 
 DatasetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]  # as a soft prompt's
 DatasetFormat = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -119,9 +119,11 @@ class ReportQuestion(Schema):
     template: TuningTemplate
     columns: dict[str, str] = Field(default={}, max_length=256)
     model: str = "starter"
-    slots: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=64)] = [20]
+    slots: VirtualSlots = [20]
     shares: Shares = Shares()
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)  # of the division by shares
+    train_rows: int | None = Field(default=None, ge=1)  # of the training part the first so many; None: all
+    example_seed: int = Field(default=0, ge=0, lt=2**63)  # a job's hyperparameters.seed: it draws the examples
 
 
 class ReportRequest(DatasetRequest, ReportQuestion):
@@ -129,7 +131,7 @@ class ReportRequest(DatasetRequest, ReportQuestion):
 
 
 class TokenCounts(Schema):
-    """Tokens of a row in the template: prompt, rows of the soft prompt, answer and end of text, without examples."""
+    """Tokens of a row in the template: prompt with its examples, rows of the soft prompt, answer and end of text."""
 
     mean: float
     longest: int

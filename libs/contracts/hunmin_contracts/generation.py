@@ -195,6 +195,7 @@ class ModelInfo(Schema):
     architecture: str
     context_length: int
     vocab_size: int
+    dtype: Literal["float32", "bfloat16"] = "float32"  # what it is computed in here
     created: int
 
 

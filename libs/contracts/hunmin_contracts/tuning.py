@@ -7,12 +7,28 @@ Liu et al. 2021, arXiv 2103.10385; HyperCLOVA, arXiv 2109.04650, section 4.4.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from hunmin_contracts.schema import Schema
 
 EncoderKind = Literal["lstm", "mlp", "direct"]
 SplitName = Literal["train", "validation", "test"]
+MAX_VIRTUAL_TOKENS = 1024  # of a soft prompt
+
+
+def _check_total(slots: list[int]) -> list[int]:
+    if sum(slots) > MAX_VIRTUAL_TOKENS:
+        raise ValueError(
+            f"the slots take {sum(slots)} rows together, and a soft prompt has at most {MAX_VIRTUAL_TOKENS}"
+        )
+    return slots
+
+
+VirtualSlots = Annotated[
+    list[Annotated[int, Field(ge=1, le=MAX_VIRTUAL_TOKENS)]],
+    Field(min_length=1, max_length=64),
+    AfterValidator(_check_total),
+]
 
 
 class TuningTemplate(Schema):
@@ -37,11 +53,11 @@ class Hyperparameters(Schema):
     """How the encoder is trained. The defaults suit a few thousand short rows."""
 
     encoder: EncoderKind = "lstm"
-    slots: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=64)] = [20]
+    slots: VirtualSlots = [20]
     epochs: int = Field(default=5, ge=1, le=1000)
     batch_size: int = Field(default=32, ge=1, le=4096)  # rows a step
     accumulation: int = Field(default=1, ge=1, le=1024)  # passes a step, each with its part of the batch
-    learning_rate: float = Field(default=1e-2, gt=0, le=10)  # AdamW's, after the warm-up
+    learning_rate: float = Field(default=5e-3, gt=0, le=10)  # AdamW's, after the warm-up
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     warmup: float = Field(default=0.05, ge=0, le=1)  # of all steps; then it falls linearly to a tenth
     max_gradient_norm: float = Field(default=1.0, gt=0)

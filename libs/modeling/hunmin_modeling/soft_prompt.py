@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.soft_prompts import METADATA, TENSOR, Manifest
+from hunmin_contracts.tuning import MAX_VIRTUAL_TOKENS
 from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-MAX_VIRTUAL_TOKENS = 1024
 MAX_MAGNITUDE = 65504.0  # float16's largest; an embedding's numbers are near 1, and a model makes NaN of huge ones
 MAX_HEADER_BYTES = 2**18  # a template of 20,000 Hangul syllables takes a quarter of it
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.soft_prompts import Manifest
-from hunmin_modeling.soft_prompt import MAX_HEADER_BYTES, MAX_VIRTUAL_TOKENS, TENSOR, read_file, write_file
+from hunmin_contracts.tuning import MAX_VIRTUAL_TOKENS
+from hunmin_modeling.soft_prompt import MAX_HEADER_BYTES, TENSOR, read_file, write_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save

@@ -241,7 +241,7 @@ def draw_examples(
     """
     if count == 0:
         return []
-    order = random.Random(seed).sample(range(len(rows)), min(len(rows), count * _DRAWN_FROM))  # noqa: S311  # no secret
+    order = example_candidates(len(rows), count=count, seed=seed)
     lengths: dict[int, int] = {}
     by_label: dict[str, list[int]] = {}
     for number in order:
@@ -257,6 +257,25 @@ def draw_examples(
         if len(drawn) < count and lengths[number] <= budget:
             drawn.append(number)
             budget -= lengths[number]
+    return drawn
+
+
+def example_candidates(rows: int, *, count: int, seed: int) -> list[int]:
+    """Return which of so many rows are looked at by `draw_examples`, in order."""
+    return random.Random(seed).sample(range(rows), min(rows, count * _DRAWN_FROM))  # noqa: S311  # no secret
+
+
+def shown_examples(
+    template: TuningTemplate, rows: Sequence[Row], tokenizer: Tokenizer, *, context_length: int, seed: int
+) -> list[int]:
+    """Return which of the training rows come before each prompt; `invalid_parameter` if they take too much room."""
+    count = template.examples
+    drawn = draw_examples(template, rows, tokenizer, count=count, budget=context_length // 2, seed=seed)
+    if len(drawn) < count:
+        raise _refused(
+            f"Of {count} examples {len(drawn)} fit into half of the model's {context_length} tokens. Show fewer.",
+            "examples",
+        )
     return drawn
 
 

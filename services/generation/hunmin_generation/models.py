@@ -74,6 +74,7 @@ class Model:
             architecture=facts.architecture,
             context_length=facts.context_length,
             vocab_size=facts.vocab_size,
+            dtype="bfloat16" if self.dtype == torch.bfloat16 else "float32",
             created=facts.created,
         )
         self._max_prompt_characters = limits.max_prompt_characters

@@ -1,16 +1,31 @@
-"""The composition root of the tuning service: its settings, its datasets."""
+"""The composition root of the tuning service: its settings, its datasets, its jobs and where they run."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+import structlog
 from fastapi import FastAPI
 from hunmin_contracts.datasets import UPLOAD
-from hunmin_contracts.errors import HunminError
+from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_kit.run import Platform, Service, Settings
 from hunmin_kit.run.errors import StartError
-from pydantic import Field
+from pydantic import Field, model_validator
+
+from hunmin_tuning.jobs.backends.pytorchjob.settings import PyTorchJobSettings
+
+if TYPE_CHECKING:
+    from hunmin_tuning.datasets.library import Datasets
+    from hunmin_tuning.jobs.backends.backend import JobBackend
+    from hunmin_tuning.jobs.preparation import Preparation
+    from hunmin_tuning.jobs.registry import JobLimits
+    from hunmin_tuning.jobs.runner import Runner
+
+_log = structlog.get_logger()
 
 
 class TuningSettings(Settings):
@@ -19,13 +34,81 @@ class TuningSettings(Settings):
     port: int = 8083
     models: dict[str, Path] = Field(default={"starter": Path("training/models/starter")}, min_length=1)
     max_dataset_rows: int = Field(default=2_000_000, ge=1)
+    backend: Literal["local", "pytorchjob"] = "local"
+    pytorchjob: PyTorchJobSettings | None = None  # where the backend is that
+    slots: int = Field(default=1, ge=0)  # jobs at a time in this process; 0: it only offers them
+    max_running_per_account: int = Field(default=1, ge=1)
+    max_attempts: int = Field(default=5, ge=1)  # of a job whose process breaks off
+    retry_delay_s: float = Field(default=2.0, ge=0)  # before the second attempt; then doubled
+    lease_s: float = Field(default=30.0, ge=1)  # after which another process takes the jobs of one that died
+    grace_s: float = Field(default=20.0, ge=0)  # between asking a trainer to end and ending it
+    threads: int | None = Field(default=None, ge=1)  # of a trainer; None: what torch finds
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> "TuningSettings":
+        if self.backend == "pytorchjob" and self.pytorchjob is None:
+            raise ValueError("backend is pytorchjob, and pytorchjob does not say where: it needs an image at least")
+        return self
 
 
 @asynccontextmanager
 async def build(platform: Platform, settings: TuningSettings) -> AsyncGenerator[FastAPI, None]:
-    """Read what must be known of every model, then offer datasets."""
+    """Read what must be known of every model, then offer datasets and jobs, and run those in the queue."""
     # Imported here: SQLAlchemy and tokenizers take a while, and whoever only asks for the settings must not wait.
     from hunmin_tuning.datasets import api as datasets_api
+    from hunmin_tuning.jobs import api as jobs_api
+    from hunmin_tuning.jobs.preparation import Preparation
+    from hunmin_tuning.jobs.registry import JobLimits, Registry
+
+    await platform.check_schema()
+    datasets = await _datasets(platform, settings)
+    limits = JobLimits(
+        max_attempts=settings.max_attempts,
+        max_running_per_account=settings.max_running_per_account,
+        slots=max(settings.slots, 1),
+        lease_s=settings.lease_s,
+        retry_delay_s=settings.retry_delay_s,
+    )
+    preparation = Preparation(datasets, platform.client("generation"), settings.models, threads=settings.threads)
+    running: list[asyncio.Task[None]] = []
+
+    async def check_ready() -> None:
+        if any(task.done() for task in running):
+            raise HunminError(ErrorCode.UNAVAILABLE, "The runner of jobs has ended. See the log, and start it again.")
+
+    app = platform.app(title="Tuning", ready=check_ready, upload_paths=[UPLOAD.path])
+    app.include_router(datasets_api.routes(datasets))
+    app.include_router(jobs_api.routes(Registry(platform.database(), limits), preparation.check))
+    if settings.slots:
+        runner = _runner(platform, limits, backend_of(platform, settings), preparation)
+        running.append(asyncio.create_task(runner.run()))
+        running[0].add_done_callback(_log_end)
+    try:
+        yield app
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await datasets.close()
+
+
+def backend_of(platform: Platform, settings: TuningSettings) -> "JobBackend":
+    """Return where jobs run, by the settings."""
+    if settings.backend == "pytorchjob" and settings.pytorchjob is not None:
+        from hunmin_tuning.jobs.backends.pytorchjob.backend import PyTorchJobBackend
+
+        if platform.blobs_url is None:
+            raise StartError(
+                "HUNMIN_TUNING_BACKEND is pytorchjob, whose pods reach no folder of this machine. Set HUNMIN_BLOBS_URL."
+            )
+        return PyTorchJobBackend(settings.pytorchjob, platform.blobs(), blobs_url=platform.blobs_url)
+    from hunmin_tuning.jobs.backends.local import LocalBackend
+
+    command = [sys.executable, "-m", "hunmin_tuning.trainer"]
+    return LocalBackend(command, environment=os.environ, grace_s=settings.grace_s)
+
+
+async def _datasets(platform: Platform, settings: TuningSettings) -> "Datasets":
     from hunmin_tuning.datasets.bounds import Bounds
     from hunmin_tuning.datasets.library import Datasets
     from hunmin_tuning.datasets.models import load_models
@@ -36,13 +119,30 @@ async def build(platform: Platform, settings: TuningSettings) -> AsyncGenerator[
     except HunminError as error:
         raise StartError(f"A folder in HUNMIN_TUNING_MODELS cannot be used. {error.message}") from None
     bounds = Bounds(rows=settings.max_dataset_rows)
-    datasets = Datasets(Registry(platform.database()), platform.blobs(), models, bounds)
-    app = platform.app(title="Tuning", upload_paths=[UPLOAD.path])
-    app.include_router(datasets_api.routes(datasets))
-    try:
-        yield app
-    finally:
-        await datasets.close()
+    return Datasets(Registry(platform.database()), platform.blobs(), models, bounds)
 
 
-SERVICE = Service(name="tuning", settings=TuningSettings, build=build, migrations="hunmin_tuning.migrations")
+def _runner(platform: Platform, limits: "JobLimits", backend: "JobBackend", preparation: "Preparation") -> "Runner":
+    from hunmin_tuning.jobs.attempt import Parts
+    from hunmin_tuning.jobs.claims import Claims
+    from hunmin_tuning.jobs.publication import Publication
+    from hunmin_tuning.jobs.runner import Runner
+
+    publication = Publication(platform.client("generation"))
+    claims = Claims(platform.database(), limits)
+    parts = Parts(claims, backend, preparation.prepare, publication.publish)
+    return Runner(parts, platform.home / "tuning" / "jobs")
+
+
+def _log_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        _log.error("tuning.runner.ended", exc_info=task.exception())
+
+
+SERVICE = Service(
+    name="tuning",
+    settings=TuningSettings,
+    build=build,
+    needs=("generation",),
+    migrations="hunmin_tuning.migrations",
+)

@@ -55,7 +55,7 @@ def judged(
     )
     asked = ReportQuestion.model_validate({"template": TEMPLATE} | question)
     lines = [Row(line, dict(zip(names, cells, strict=True))) for line, cells in enumerate(rows, 2)]
-    return build_report(info, lines, Use(asked, tokenizer, context_length))
+    return build_report(info, lambda: lines, Use(asked, tokenizer, context_length))
 
 
 def found(report: DatasetReport) -> list[tuple[str, str, list[int]]]:

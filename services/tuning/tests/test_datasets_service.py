@@ -183,7 +183,7 @@ async def test_a_job_reads_every_row(tuning: Client, services: Running) -> None:
     info = await upload(tuning, TABLE.replace(",", "\t").encode("cp949"), filename="nsmc.txt")
     platform = services.platform("tuning")
     datasets = Datasets(Registry(platform.database()), platform.blobs(), {}, Bounds())
-    rows = [row async for row in datasets.rows(ME, info.id)]
+    rows = await datasets.read(ME, info.id, lambda _, rows: list(rows()))
     assert [row.line for row in rows] == list(range(2, 102))
     assert rows[7].fields == {"text": "7번째 영화", "label": "1"}
     assert info.encoding == "cp949"

@@ -71,6 +71,11 @@ class Platform:
             raise LookupError(f"{self.service} has no schema: give Service.migrations its chain.")
         return self._database
 
+    @property
+    def blobs_url(self) -> str | None:
+        """Where `blobs` is, for processes elsewhere; None: a folder of this machine."""
+        return self._settings.blobs_url
+
     def blobs(self) -> Blobs:
         """Return the store of files that every service shares; a StartError if its driver is not installed."""
         try:

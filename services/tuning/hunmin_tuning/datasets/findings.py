@@ -42,6 +42,10 @@ class Findings:
         if line is not None and len(gathered.lines) < SHOWN_LINES and line not in gathered.lines[-1:]:
             gathered.lines.append(line)
 
+    def has_errors(self) -> bool:
+        """Say whether one of them is an error."""
+        return any(each.severity == "error" for each in self._gathered.values())
+
     def all(self) -> list[Finding]:
         """Return them, errors first."""
         found = [_finding(kind, column, each) for (kind, _, column), each in self._gathered.items()]

@@ -8,11 +8,10 @@ import hashlib
 import json
 import random
 import tempfile
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from hunmin_contracts.datasets import (
     DatasetInfo,
@@ -30,13 +29,15 @@ from hunmin_kit.blobs import Blobs
 from hunmin_text.tokenizer import Tokenizer
 
 from hunmin_tuning.datasets.bounds import Bounds, refused
+from hunmin_tuning.datasets.examples import RowsOf
 from hunmin_tuning.datasets.reading import Reading
 from hunmin_tuning.datasets.registry import Registry
 from hunmin_tuning.datasets.report import Use, build_report
 from hunmin_tuning.datasets.row import Row
 from hunmin_tuning.datasets.source import CHUNK_BYTES, Source, inspect
 
-_BATCH_ROWS = 256
+ResultT = TypeVar("ResultT")
+
 _AT_A_TIME = 2  # files that are read or judged: each keeps a core busy
 
 
@@ -108,7 +109,7 @@ class Datasets:
     async def report(self, request: ReportRequest) -> DatasetReport:
         """Judge a dataset for one use, or return what was said before; `invalid_parameter` if it fits no column."""
         info = await self._registry.find(request.account_id, request.reference)
-        model = self._model(request.model)
+        model = self.model(request.model)
         if info.is_chat and model.tokenizer.chat_template is not None:
             raise HunminError(
                 ErrorCode.INVALID_PARAMETER,
@@ -140,14 +141,23 @@ class Datasets:
         async with self._blobs.open(_rows_key(info.id)) as file:
             return await asyncio.to_thread(_picked, file, list(wanted))
 
-    async def rows(self, account_id: AccountId, reference: str) -> AsyncGenerator[DatasetRow, None]:
-        """Yield every row by column, some hundred read at a time; for a job."""
+    async def read(
+        self, account_id: AccountId, reference: str, use: Callable[[DatasetInfo, RowsOf], ResultT]
+    ) -> ResultT:
+        """Return what `use` makes of a dataset and its rows, in a thread."""
         info = await self._registry.find(account_id, reference)
-        async with self._blobs.open(_rows_key(info.id)) as file:
-            rows = _parsed(file)
-            while batch := await asyncio.to_thread(lambda: list(islice(rows, _BATCH_ROWS))):
-                for row in batch:
-                    yield DatasetRow(line=row.line, fields=row.fields)
+        return await self._read(info, lambda rows: use(info, rows))
+
+    def model(self, name: str) -> BaseModel:
+        """Return a base model; `model_not_found` if there is none of this name."""
+        model = self._models.get(name)
+        if model is None:
+            raise HunminError(
+                ErrorCode.MODEL_NOT_FOUND,
+                f"There is no model {name[:80]!r} to tune. There are: {', '.join(self._models)}.",
+                param="model",
+            )
+        return model
 
     async def file(self, account_id: AccountId, reference: str) -> AsyncGenerator[bytes, None]:
         """Yield the file as it came, a piece in memory at a time."""
@@ -169,10 +179,13 @@ class Datasets:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _judge(self, info: DatasetInfo, question: str, use: Use) -> DatasetReport:
-        async with self._turns, self._blobs.open(_rows_key(info.id)) as file:
-            report = await asyncio.to_thread(lambda: build_report(info, _parsed(file), use))
+        report = await self._read(info, lambda rows: build_report(info, rows, use))
         await self._registry.keep_report(info, question, report)
         return report
+
+    async def _read(self, info: DatasetInfo, use: Callable[[RowsOf], ResultT]) -> ResultT:
+        async with self._turns, self._blobs.open(_rows_key(info.id)) as file:
+            return await asyncio.to_thread(use, lambda: _parsed(file))
 
     def _judged(self, key: str, task: asyncio.Task[DatasetReport]) -> None:
         del self._judging[key]
@@ -182,16 +195,6 @@ class Datasets:
     async def _forget(self, dataset_id: str) -> None:
         await self._blobs.delete(_rows_key(dataset_id))
         await self._blobs.delete(_original_key(dataset_id))
-
-    def _model(self, name: str) -> BaseModel:
-        model = self._models.get(name)
-        if model is None:
-            raise HunminError(
-                ErrorCode.MODEL_NOT_FOUND,
-                f"There is no model {name[:80]!r} to tune. There are: {', '.join(self._models)}.",
-                param="model",
-            )
-        return model
 
 
 def _rows_key(dataset_id: str) -> str:
@@ -224,6 +227,7 @@ def _write_rows(file: BinaryIO, source: Source, bounds: Bounds, kept: BinaryIO) 
 
 
 def _parsed(file: BinaryIO) -> Iterator[Row]:
+    file.seek(0)
     for line in file:
         content = json.loads(line)
         yield Row(content["line"], content["fields"])

@@ -4,24 +4,22 @@ Of each row it keeps a hash and, with verbalizers, its label: some tens of bytes
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from sys import intern
 
 from hunmin_contracts.datasets import DatasetInfo, DatasetReport, ReportQuestion, TokenCounts
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.tuning import SplitName, TuningTemplate
 from hunmin_text.personal_data import PersonalDataKind, find_personal_data
-from hunmin_text.prompt_template import parse_template
 from hunmin_text.tokenizer import Tokenizer
 from hunmin_text.tuning_example import RowEncoder, example_fields
 
+from hunmin_tuning.datasets.examples import RowsOf, examples_of, known_label, label_field
 from hunmin_tuning.datasets.findings import Findings
-from hunmin_tuning.datasets.row import Row
-from hunmin_tuning.datasets.splits import assign
+from hunmin_tuning.datasets.row import Row, mapped
+from hunmin_tuning.datasets.splits import divided
 
 MIN_ROWS = 10
-_UNKNOWN = ""  # stands for every label without a verbalizer
 IMBALANCE = 10  # times as many rows of one label as of another
 _PERSONAL: dict[PersonalDataKind, str] = {
     "resident_number": "a resident registration number",
@@ -56,17 +54,14 @@ def column_of_fields(template: TuningTemplate, columns: Mapping[str, str], known
     return chosen
 
 
-def mapped(row: Row, columns: Mapping[str, str]) -> Row:
-    """Return a row by field instead of column; a column that the row lacks is empty."""
-    return Row(row.line, {field: row.fields.get(column, "") for field, column in columns.items()})
-
-
-def build_report(info: DatasetInfo, rows: Iterable[Row], use: Use) -> DatasetReport:
-    """Judge every row of a dataset version. Takes as long as encoding them."""
+def build_report(info: DatasetInfo, rows: RowsOf, use: Use) -> DatasetReport:
+    """Judge every row of a dataset version. Takes as long as encoding them; examples are drawn by reading on twice."""
     judge = _Judge(use, column_of_fields(use.question.template, use.question.columns, info.columns))
-    for row in rows:
+    for row in rows():
         judge.look_at(row)
     splits = judge.conclude()
+    if use.question.template.examples and not judge.findings.has_errors():
+        judge.measure_with_examples(rows)
     findings = [*info.findings, *judge.findings.all()]
     findings.sort(key=lambda each: each.severity != "error")
     return DatasetReport(
@@ -96,16 +91,13 @@ class _Judge:
         self._template = use.question.template
         self._columns = columns
         self._may_be_cut = self._template.truncated
-        self._encoder = RowEncoder(
-            self._template, use.tokenizer, slots=use.question.slots, max_tokens=use.context_length
-        )
+        self._tokenizer = use.tokenizer
         self._context_length = use.context_length
+        self._encoder = self._new_encoder(())
         self._seen: set[int] = set()
-        self._label: str | None = None
-        self.labels: list[str] | None = None
-        if self._template.verbalizers is not None:
-            (self._label,) = parse_template(self._template.answer).fields
-            self.labels = []
+        self._train: list[int] = []
+        self._label = label_field(self._template)
+        self.labels: list[str] | None = None if self._label is None else []
 
     def look_at(self, row: Row) -> None:
         """Judge one row."""
@@ -115,7 +107,7 @@ class _Judge:
         self._look_for_duplicate(row)
         label = row.fields[self._label] if self._label is not None else None
         if self.labels is not None and label is not None:
-            self.labels.append(intern(label) if label in (self._template.verbalizers or {}) else _UNKNOWN)
+            self.labels.append(known_label(self._template, label))
         empty = [field for field, value in row.fields.items() if not value.strip()]
         for field in empty:
             message = "A value is empty. Fill it in, or leave the row out."
@@ -127,14 +119,25 @@ class _Judge:
             message = f"A label has no verbalizer; there are {known}. Add one, or correct the label."
             self.findings.add("unknown_label", message, line=row.line, column=self._columns[str(self._label)])
             return
-        self._measure(row)
+        if not self._template.examples:
+            self._measure(row)
 
     def conclude(self) -> dict[SplitName, int]:
         """Judge what only all rows together show; return how many rows each split has."""
-        splits = Counter(assign(self.rows, self._question.shares, self._question.seed, labels=self.labels))
+        question = self._question
+        assigned = divided(
+            self.rows, question.shares, question.seed, labels=self.labels, train_rows=question.train_rows
+        )
+        splits = Counter(assigned)
         train = splits["train"]
+        self._train = [number for number, split in enumerate(assigned) if split == "train"]
         if self.rows < MIN_ROWS:
             message = f"There are {self.rows} rows; a job takes at least {MIN_ROWS}. Add rows."
+            self.findings.add("too_few_rows", message)
+        elif train < (question.train_rows or 0):
+            message = (
+                f"train_rows asks for {question.train_rows:,} rows, and the training part has {train:,}. Add rows."
+            )
             self.findings.add("too_few_rows", message)
         elif train <= self._template.examples:
             message = f"{train} rows to train leave none beside {self._template.examples} examples. Add rows."
@@ -144,6 +147,21 @@ class _Judge:
             self.findings.add("too_few_rows", message)
         self._weigh_labels()
         return {"train": train, "validation": splits["validation"], "test": splits["test"]}
+
+    def measure_with_examples(self, rows: RowsOf) -> None:
+        """Measure every row as it comes behind the examples that a job would draw; raise if they cannot be served."""
+        examples = examples_of(
+            rows,
+            self._train,
+            self._template,
+            self._columns,
+            self._tokenizer,
+            context_length=self._context_length,
+            seed=self._question.example_seed,
+        )
+        self._encoder = self._new_encoder(examples)
+        for row in rows():
+            self._measure(mapped(row, self._columns))
 
     def counted_labels(self) -> dict[str, int] | None:
         """Return how many rows have each label that has a verbalizer; None where there are none."""
@@ -161,12 +179,26 @@ class _Judge:
         if len(counts) == 1:
             message = f"Every row has the label {most!r}: there is nothing to tell apart. Add rows of another one."
             self.findings.add("one_label", message, column=column, count=counts[most])
+        elif len(trained := {(self.labels or [])[number] for number in self._train}) == 1:
+            message = (
+                f"Every row to train with has the label {trained.pop()!r}: raise train_rows, or mix the file's rows."
+            )
+            self.findings.add("one_label", message, column=column, count=len(self._train))
         elif counts[most] > IMBALANCE * counts[least]:
             message = (
                 f"{counts[most]:,} rows have the label {most!r}, and {counts[least]:,} have {least!r}: accuracy will "
                 "say little of these. Look at macro-F1, or even them out."
             )
             self.findings.add("label_balance", message, column=column, severity="warning", count=counts[least])
+
+    def _new_encoder(self, examples: Sequence[Mapping[str, str]]) -> RowEncoder:
+        return RowEncoder(
+            self._template,
+            self._tokenizer,
+            slots=self._question.slots,
+            max_tokens=self._context_length,
+            examples=examples,
+        )
 
     def _look_for_duplicate(self, row: Row) -> None:
         mark = hash(tuple(row.fields.values()))

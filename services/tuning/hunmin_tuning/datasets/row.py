@@ -1,7 +1,7 @@
 """A row, and the names of its columns. It knows no format."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hunmin_tuning.datasets.bounds import Bounds, refused
@@ -19,6 +19,11 @@ class Row(NamedTuple):
 
 class Pairs(list[tuple[str, Any]]):
     """A JSON object as it was written, with names that come twice."""
+
+
+def mapped(row: Row, columns: Mapping[str, str]) -> Row:
+    """Return a row by field instead of column; a column that the row lacks is empty."""
+    return Row(row.line, {field: row.fields.get(column, "") for field, column in columns.items()})
 
 
 def checked_names(names: Sequence[str], line: int, bounds: Bounds) -> list[str]:

@@ -5,6 +5,7 @@ The order is that of a keyed hash, so that no library's random numbers are part 
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import islice
 
 from hunmin_contracts.datasets import Shares
 from hunmin_contracts.tuning import SplitName
@@ -34,4 +35,16 @@ def assign(count: int, shares: Shares, seed: int, *, labels: Sequence[str] | Non
             index = owed.index(max(owed))
             given[index] += 1
             splits[row] = _NAMES[index]
+    return splits
+
+
+def divided(
+    count: int, shares: Shares, seed: int, *, labels: Sequence[str] | None = None, train_rows: int | None = None
+) -> list[SplitName | None]:
+    """Return what `assign` does, and None for the rows behind the first `train_rows` of the training part."""
+    splits: list[SplitName | None] = [*assign(count, shares, seed, labels=labels)]
+    if train_rows is not None:
+        train = (row for row, split in enumerate(splits) if split == "train")
+        for row in list(islice(train, train_rows, None)):
+            splits[row] = None
     return splits

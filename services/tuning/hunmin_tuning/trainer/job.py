@@ -5,7 +5,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +18,14 @@ from pydantic import Field, ValidationError
 class TrainerJob(Schema):
     """What is trained. `provenance` goes into the soft prompt's manifest as it is.
 
+    `model_digest` is that of the weights that will serve; a folder with others is refused.
     `evaluation_dtype` is the type in which the model will be served, so that the test part is answered as it will be.
     Without `threads` torch takes what it finds; another number may give other last bits.
     """
 
     template: TuningTemplate
     model_folder: Path
+    model_digest: str | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
     provenance: dict[str, str] = Field(default={}, max_length=64)
     evaluation_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -101,12 +103,12 @@ class JobFolder:
             raise HunminError(ErrorCode.INVALID_REQUEST, f"{self.rows} cannot be read: {error}") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that a reader, or a start after a power cut, finds the old content or the new one."""
     path.parent.mkdir(exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     with part.open("wb") as file:
-        file.write(content)
+        file.writelines([content] if isinstance(content, bytes) else content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

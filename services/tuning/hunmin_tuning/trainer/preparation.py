@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.tuning import Hyperparameters, SplitName, TuningTemplate
 from hunmin_text.tokenizer import Tokenizer
-from hunmin_text.tuning_example import Row, RowEncoder, TuningExample, answer_of, draw_examples, label_of
+from hunmin_text.tuning_example import (
+    Row,
+    RowEncoder,
+    TuningExample,
+    answer_of,
+    draw_examples,
+    label_of,
+    shown_examples,
+)
 
 _FEW = 8  # examples in the prompt of the base model, where they fit
 
@@ -38,16 +46,7 @@ class Material:
         """Encode every row; a HunminError says which template or row is at fault."""
         self._template, self._parameters, self._rows = template, parameters, rows
         self._tokenizer, self._context = tokenizer, context_length
-        shown = draw_examples(
-            template, rows["train"], tokenizer, count=template.examples, budget=context_length // 2, seed=self._seed
-        )
-        if len(shown) < template.examples:
-            raise HunminError(
-                ErrorCode.INVALID_PARAMETER,
-                f"Of {template.examples} examples {len(shown)} fit into half of the model's {context_length} tokens. "
-                "Show fewer.",
-                param="examples",
-            )
+        shown = shown_examples(template, rows["train"], tokenizer, context_length=context_length, seed=self._seed)
         tuned = self._encoder(parameters.slots, [rows["train"][number] for number in shown])
         # An example's answer stands in the prompt: nothing is learned from asking for it.
         learned = [row for number, row in enumerate(rows["train"]) if number not in {*shown}]
