@@ -11,7 +11,7 @@ SOURCES := libs services training e2e
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine bench-gradients bench-tuning tuning-curves test-vllm clean
+.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine bench-gradients bench-tuning tuning-curves test-vllm test-cluster-jobs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,15 @@ test-data: setup ## the tests that need real data: HUNMIN_DATA=folder make test-
 
 test-vllm: setup .vllm/.installed ## the contract suite of backends on a real vLLM, in an environment of its own
 	@TEST_VLLM_PYTHON=$(CURDIR)/.vllm/bin/python $(BIN)/pytest services/generation/tests/backends -k vllm
+
+# A cluster with Kubeflow's Training Operator, and TRAINER_IMAGE on its nodes; or CLUSTER_TOOL, a command that takes the
+# archive of an image to them (`CLUSTER_TOOL load FILE`), and buildah or docker to make one.
+test-cluster-jobs: setup ## the contract suite of job backends on a real cluster, and a training by two pods (KUBECONFIG=…)
+	@test -n "$${KUBECONFIG:-}" || { echo "set KUBECONFIG to the file of a cluster for tests"; exit 2; }
+	@test -n "$${TRAINER_IMAGE:-}" || e2e/trainer_image.sh
+	@TEST_KUBECONFIG="$$KUBECONFIG" TEST_TRAINER_IMAGE="$${TRAINER_IMAGE:-localhost/hunmin-tuning:test}" \
+		$(BIN)/pytest services/tuning/tests/jobs/test_job_backends.py services/tuning/tests/jobs/test_pytorchjob.py \
+		-k "cluster or TwoPods"
 
 lint: setup ## check style, types, direction of dependency and size
 	@$(BIN)/ruff check $(SOURCES)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
+from hunmin_contracts.ids import JobId
 
 from hunmin_tuning.jobs.attempt import Attempt, Parts
 from hunmin_tuning.jobs.claims import Claim
@@ -52,6 +53,7 @@ class Runner:
         try:
             if names := [path.name for path in self._folders.iterdir()] if self._folders.is_dir() else []:
                 for name in await self._parts.claims.ended(names):
+                    await self._parts.backend.forget(JobId(name), self._folders / name)
                     with suppress(FileNotFoundError):  # another service on the same folders was quicker
                         shutil.rmtree(self._folders / name)
         except Exception as error:  # the consumer's edge

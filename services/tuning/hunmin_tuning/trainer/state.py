@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from hunmin_tuning.trainer.job import write_whole
@@ -52,11 +51,11 @@ class TrainingState:
         content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=metadata)
         write_whole(path, content)
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint of the same job."""
-        with safe_open(path, framework="pt") as file:
-            self.progress = Progress(**json.loads(file.metadata()[_METADATA]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    def load(self, content: bytes) -> None:
+        """Go on from the content of a checkpoint of the same job."""
+        length = int.from_bytes(content[:8], "little")  # safetensors: the length of a JSON header, and the header
+        self.progress = Progress(**json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_METADATA]))
+        tensors = load(content)
         own = {name.removeprefix("encoder."): value for name, value in tensors.items() if name.startswith("encoder.")}
         self.encoder.load_state_dict(own)
         self.best = tensors["best"].to(self.best.device)

@@ -54,8 +54,10 @@ class Training:
             encoder.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay
         )
         self.state = TrainingState(encoder, optimizer)
-        if files.checkpoint.exists():
-            self.state.load(files.checkpoint)
+        is_resumed = workers.is_first and files.checkpoint.exists()
+        content = workers.of_first(files.checkpoint.read_bytes() if is_resumed else None)
+        if content is not None:
+            self.state.load(content)
         self._steps_per_epoch = -(-len(self._examples) // parameters.batch_size)
         self.steps = parameters.epochs * self._steps_per_epoch
         self._evaluated_in_epoch = evaluation_steps(self._steps_per_epoch, parameters.evaluations_per_epoch)

@@ -47,6 +47,14 @@ class Workers:
         dist.all_gather_object(parts, mine)
         return [part[place] for place in range(len(parts[0])) for part in parts if place < len(part)]
 
+    def of_first(self, content: bytes | None) -> bytes | None:
+        """Return in each what the first one gives: the others may have no disk in common with it."""
+        if self.size == 1:
+            return content
+        given = [content]
+        dist.broadcast_object_list(given, src=0)
+        return given[0]
+
     def close(self) -> None:
         """Leave the others."""
         if self.size > 1:

@@ -3,26 +3,25 @@
 import asyncio
 import json
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from hunmin_contracts.ids import JobId
 from hunmin_tuning.jobs.backends.backend import LOG, Gone, JobBackend, Running
 from hunmin_tuning.jobs.backends.local import LocalBackend
+from hunmin_tuning.jobs.backends.pytorchjob.manifest import FOLDER
 
-JOB = JobId("job_1")
 TRAINER = Path(__file__).parent / "fake_trainer.py"
 HANG = {"steps": 10_000, "step_s": 0.01}
-
-
-def local() -> LocalBackend:
-    environment = {"PATH": os.environ["PATH"], "HUNMIN_DATABASE_URL": "secret", "LANG": "C.UTF-8"}
-    return LocalBackend([sys.executable, "-S", str(TRAINER)], environment=environment, grace_s=1.0)
 
 
 def marked(folder: Path) -> list[int]:
@@ -38,14 +37,25 @@ def marked(folder: Path) -> list[int]:
     return found
 
 
-class Place:
-    """A backend and the folder of a job; another backend on the same is the service after a restart."""
+class Place(ABC):
+    """A backend and a job with its folder; another backend on the same is the service after a restart."""
 
-    def __init__(self, new: Callable[[], JobBackend], folder: Path) -> None:
-        self._new = new
+    pause_s = 0.01
+    processes = 1  # of a job that has a worker besides, as far as `alive` can tell them apart
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.job = JobId(f"job_{secrets.token_hex(4)}")
         self.backends: list[JobBackend] = []
         self.backend = self.new()
+
+    @abstractmethod
+    def _new(self) -> JobBackend:
+        """Make a backend."""
+
+    @abstractmethod
+    def alive(self) -> set[object]:
+        """Return whatever of the job there is, found without the backend."""
 
     def new(self) -> JobBackend:
         self.backends.append(self._new())
@@ -56,30 +66,71 @@ class Place:
 
     async def start(self, **plan: object) -> None:
         self.plan(**plan)
-        await self.backend.start(JOB, self.folder)
+        await self.backend.start(self.job, self.folder)
 
-    async def poll(self) -> Running | Gone:
-        return await self.backend.poll(JOB, self.folder)
+    async def poll(self, backend: JobBackend | None = None) -> Running | Gone:
+        return await (backend or self.backend).poll(self.job, self.folder)
 
-    async def stop(self) -> None:
-        await self.backend.stop(JOB, self.folder)
+    async def stop(self, backend: JobBackend | None = None) -> None:
+        await (backend or self.backend).stop(self.job, self.folder)
 
     async def has(self, name: str) -> None:
-        while not (self.folder / name).exists():  # noqa: ASYNC110  # the event is in another process
-            await asyncio.sleep(0.01)
+        while not (self.folder / name).exists():  # the event is in another process
+            assert isinstance(await self.poll(), Running)
+            await asyncio.sleep(self.pause_s)
 
     async def end(self) -> Gone:
         while isinstance(status := await self.poll(), Running):  # noqa: ASYNC110  # the event is in another process
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(self.pause_s)
         return status
 
 
-@pytest.fixture(params=[local])
+class LocalPlace(Place):
+    processes = 3  # the shell, the trainer, its worker
+
+    def _new(self) -> LocalBackend:
+        environment = {"PATH": os.environ["PATH"], "HUNMIN_DATABASE_URL": "secret", "LANG": "C.UTF-8"}
+        return LocalBackend([sys.executable, "-S", str(TRAINER)], environment=environment, grace_s=1.0)
+
+    def alive(self) -> set[object]:
+        return {*marked(self.folder)}
+
+
+class ClusterPlace(Place):
+    pause_s = 0.2
+
+    def __init__(self, folder: Path, cluster: Any) -> None:
+        self._cluster = cluster
+        super().__init__(folder)
+
+    def _new(self) -> JobBackend:
+        return self._cluster.backend(["python", "-S", f"{FOLDER}/{TRAINER.name}"], grace_s=3)
+
+    def plan(self, **plan: object) -> None:
+        shutil.copy(TRAINER, self.folder)  # goes into the pods with the rest of the folder
+        super().plan(**plan)
+
+    def alive(self) -> set[object]:
+        return {pod.metadata.uid for pod in self._cluster.pods(self.job)}
+
+
+@pytest.fixture(params=["local", pytest.param("cluster", marks=pytest.mark.timeout(600))])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    place_ = Place(request.param, tmp_path)
+    is_local = request.param == "local"
+    place_ = LocalPlace(tmp_path) if is_local else ClusterPlace(tmp_path, request.getfixturevalue("cluster"))
     yield place_
     for backend in place_.backends:
-        await backend.stop(JOB, tmp_path)
+        await backend.stop(place_.job, tmp_path)
+    assert place_.alive() == set()
+    await place_.backend.forget(place_.job, tmp_path)
+
+
+@pytest.fixture
+async def local(tmp_path: Path) -> AsyncIterator[LocalPlace]:
+    place_ = LocalPlace(tmp_path)
+    yield place_
+    for backend in place_.backends:
+        await backend.stop(place_.job, tmp_path)
     assert marked(tmp_path) == []
 
 
@@ -126,79 +177,89 @@ class TestEveryBackend:
         await place.has("is-up")
         await place.stop()
         assert isinstance(await place.poll(), Gone)
-        assert marked(place.folder) == []
+        assert place.alive() == set()
 
     async def test_ends_workers_that_left_the_session(self, place: Place):
         await place.start(worker=True, **HANG)
         await place.has("is-up")
-        assert len(marked(place.folder)) >= 3
+        assert len(place.alive()) >= place.processes
         await place.stop()
-        assert marked(place.folder) == []
+        assert place.alive() == set()
 
     async def test_finds_it_after_a_restart_of_the_service(self, place: Place):
         await place.start(**HANG)
         await place.has("is-up")
         restarted = place.new()
-        assert await restarted.poll(JOB, place.folder) == Running()
-        await restarted.stop(JOB, place.folder)
-        assert await restarted.poll(JOB, place.folder) == Gone(3)
+        assert await place.poll(restarted) == Running()
+        await place.stop(restarted)
+        assert await place.poll(restarted) == Gone(3)
         assert await place.poll() == Gone(3)
 
     async def test_tells_after_a_restart_how_it_ended(self, place: Place):
         await place.start(exit=7)
         await place.end()
-        assert await place.new().poll(JOB, place.folder) == Gone(7)
+        assert await place.poll(place.new()) == Gone(7)
 
     async def test_has_one_process_for_a_job_however_often_it_is_started(self, place: Place):
         await place.start(worker=True, **HANG)
         await place.has("is-up")
-        before = set(marked(place.folder))
-        await place.new().start(JOB, place.folder)
-        assert before.isdisjoint(marked(place.folder))
+        before = place.alive()
+        await place.new().start(place.job, place.folder)
+        assert before.isdisjoint(place.alive())
         assert isinstance(await place.poll(), Running)
+
+    async def test_keeps_nothing_of_a_job_that_is_forgotten(self, place: Place):
+        await place.start(exit=7)
+        await place.end()
+        await place.stop()
+        await place.backend.forget(place.job, place.folder)
+        shutil.rmtree(place.folder)
+        place.folder.mkdir()
+        assert await place.poll(place.new()) == Gone(None)
+        assert list(place.folder.iterdir()) == []
 
     async def test_can_be_cancelled_at_any_moment_of_a_start(self, place: Place):
         place.plan(**HANG)
         for delay_s in (0, 0.001, 0.01, 0.03):
-            task = asyncio.create_task(place.backend.start(JOB, place.folder))
+            task = asyncio.create_task(place.backend.start(place.job, place.folder))
             await asyncio.sleep(delay_s)
             task.cancel()
             await asyncio.wait([task])
             await place.stop()
-            assert marked(place.folder) == []
+            assert place.alive() == set()
 
 
 class TestLocalBackend:
-    async def test_finds_a_process_whose_number_was_never_noted(self, place: Place):
-        await place.start(**HANG)
-        await place.has("is-up")
-        (place.folder / "process.pid").unlink()
-        restarted = place.new()
-        assert await restarted.poll(JOB, place.folder) == Running()
-        await restarted.stop(JOB, place.folder)
-        assert marked(place.folder) == []
+    async def test_finds_a_process_whose_number_was_never_noted(self, local: LocalPlace):
+        await local.start(**HANG)
+        await local.has("is-up")
+        (local.folder / "process.pid").unlink()
+        restarted = local.new()
+        assert await local.poll(restarted) == Running()
+        await local.stop(restarted)
+        assert marked(local.folder) == []
 
-    async def test_does_not_take_a_stranger_with_the_same_number_for_the_job(self, place: Place):
+    async def test_does_not_take_a_stranger_with_the_same_number_for_the_job(self, local: LocalPlace):
         with subprocess.Popen(["/bin/sleep", "600"]) as stranger:  # noqa: ASYNC220
-            (place.folder / "process.pid").write_text(str(stranger.pid))
-            assert await place.poll() == Gone(None)
-            await place.stop()
+            (local.folder / "process.pid").write_text(str(stranger.pid))
+            assert await local.poll() == Gone(None)
+            await local.stop()
             assert stranger.poll() is None
             stranger.kill()
 
-    async def test_calls_a_trainer_gone_whose_shell_was_killed_and_ends_what_is_left(self, place: Place):
-        await place.start(**HANG)
-        await place.has("is-up")
-        os.kill(int((place.folder / "process.pid").read_text()), signal.SIGKILL)
-        assert await place.end() == Gone(None)
-        assert marked(place.folder) != []
-        await place.stop()
-        assert marked(place.folder) == []
+    async def test_calls_a_trainer_gone_whose_shell_was_killed_and_ends_what_is_left(self, local: LocalPlace):
+        await local.start(**HANG)
+        await local.has("is-up")
+        os.kill(int((local.folder / "process.pid").read_text()), signal.SIGKILL)
+        assert await local.end() == Gone(None)
+        assert marked(local.folder) != []
+        await local.stop()
+        assert marked(local.folder) == []
 
-    async def test_keeps_the_service_s_secrets_from_the_trainer(self, place: Place):
-        await place.start(**HANG)
-        await place.has("is-up")
-        for pid in marked(place.folder):
+    async def test_keeps_the_service_s_secrets_from_the_trainer(self, local: LocalPlace):
+        await local.start(**HANG)
+        await local.has("is-up")
+        for pid in marked(local.folder):
             environ = psutil.Process(pid).environ()
             assert "HUNMIN_DATABASE_URL" not in environ
             assert environ["LANG"] == "C.UTF-8"

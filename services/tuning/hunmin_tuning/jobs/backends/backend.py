@@ -44,3 +44,6 @@ class JobBackend(Protocol):
 
         A cancelled `stop` may leave it asked to end and running.
         """
+
+    async def forget(self, job_id: JobId, folder: Path) -> None:
+        """Remove what it keeps of a job that has ended outside of the job's folder, which goes next."""

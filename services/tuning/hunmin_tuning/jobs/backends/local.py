@@ -71,6 +71,9 @@ class LocalBackend:
         if (child := self._children.pop(folder, None)) is not None:
             await asyncio.to_thread(child.wait)  # it has lost its environment already, but may not be a zombie yet
 
+    async def forget(self, job_id: JobId, folder: Path) -> None:
+        """See JobBackend: it keeps nothing elsewhere."""
+
     def _spawn(self, folder: Path) -> None:
         (folder / _PID).unlink(missing_ok=True)
         (folder / _EXIT).unlink(missing_ok=True)
