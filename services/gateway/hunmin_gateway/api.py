@@ -8,6 +8,8 @@ from hunmin_contracts.errors import Problem
 from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
+from hunmin_gateway.clova import envelope as clova_envelope
+from hunmin_gateway.clova import tuning as clova_tuning_api
 from hunmin_gateway.openai import api as openai_api
 from hunmin_gateway.openai import files as files_api
 from hunmin_gateway.openai import fine_tuning as fine_tuning_api
@@ -29,6 +31,7 @@ A Korean language-model studio of one's own. Every request carries an API key: `
   OpenAI's shape.
 * **TGI** (`/generate`, `/generate_stream`, `/`): works with `huggingface_hub`'s InferenceClient and with
   `text-generation`; a URL is `/` for the default model or `/models/NAME` for another. Errors have TGI's shape.
+* **CLOVA Studio** (`/tuning/v2/tasks`): its tuning API, in its envelope.
 * **Studio** (`/studio/v1`): tokenizers, datasets, tuning jobs, soft prompts, gradients and usage. Errors are problem
   documents (RFC 9457).
 
@@ -51,6 +54,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(openai_api.router)
     app.include_router(files_api.router)
     app.include_router(fine_tuning_api.router)
+    app.include_router(clova_tuning_api.router)
     app.include_router(studio_api.router)
     app.include_router(gradients_api.router)
     app.include_router(scoring_api.router)
@@ -85,6 +89,8 @@ def render_error(request: Request, problem: Problem) -> Response:
     path = request.url.path
     if path.startswith("/v1/"):
         return error_response(problem, path)
+    if clova_envelope.is_clova(path):
+        return clova_envelope.error_response(problem)
     if tgi_errors.is_tgi(path):
         return tgi_errors.error_response(problem, path)
     return Response(problem.model_dump_json(), status_code=problem.status, media_type="application/problem+json")

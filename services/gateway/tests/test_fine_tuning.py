@@ -1,4 +1,4 @@
-"""Files and fine-tuning jobs by the official client, unmodified, before a tuning service that keeps what it is told."""
+"""Files and fine-tuning jobs by the official client, and CLOVA tasks, before services that keep what they are told."""
 
 import base64
 import csv
@@ -14,7 +14,7 @@ import openai
 import pytest
 import pytest_asyncio
 from fastapi import APIRouter, FastAPI
-from hunmin_contracts import datasets, tuning_jobs
+from hunmin_contracts import datasets, soft_prompts, tuning_jobs
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import new_dataset_id, new_job_id
 from hunmin_contracts.schema import Empty
@@ -67,6 +67,7 @@ class Tuning:
     files: dict[str, tuple[str, datasets.DatasetInfo, bytes]] = field(default_factory=dict)
     jobs: dict[str, JobInfo] = field(default_factory=dict)
     refusal: HunminError | None = None
+    deleted: list[str] = field(default_factory=list)
 
     def stands(self, job_id: str, **values: Any) -> None:
         own_id = "job_" + job_id.removeprefix("ftjob-")
@@ -90,6 +91,18 @@ class Tuning:
         self._offer_jobs(router)
         return _service("tuning", router, upload_paths=[datasets.UPLOAD.path])
 
+    def generation(self) -> Service[ServiceSettings]:
+        """Only forgets soft prompts."""
+        router = APIRouter()
+
+        @serve(router, soft_prompts.DELETE)
+        async def delete(request: soft_prompts.DeleteRequest) -> Empty:
+            assert not request.force
+            self.deleted.append(request.reference)
+            return Empty()
+
+        return _service("generation", router)
+
     def _offer_datasets(self, router: APIRouter) -> None:
         @serve(router, datasets.UPLOAD)
         async def upload(request: datasets.UploadRequest, file: BinaryIO) -> datasets.DatasetInfo:
@@ -106,7 +119,7 @@ class Tuning:
                 version=1,
                 format="jsonl",
                 encoding="utf-8",
-                columns=["text"] if b'"text"' in content else ["prompt", "completion"],
+                columns=["Text", "Completion"] if b'"Text"' in content else ["prompt", "completion"],
                 rows=content.count(b"\n"),
                 digest="3" * 64,
                 size_bytes=len(content),
@@ -241,7 +254,7 @@ class Studio:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway() -> AsyncIterator[tuple[Running, Tuning]]:
     tuning = Tuning()
-    neighbours = [tuning.service(), *(_service(name, APIRouter()) for name in ("generation", "tokenizer"))]
+    neighbours = [tuning.service(), tuning.generation(), _service("tokenizer", APIRouter())]
     async with running(SERVICE, *neighbours, network=True) as up:
         yield up, tuning
 
@@ -378,12 +391,13 @@ class TestJobs:
         assert refusal.value.param == param
 
     async def test_rows_of_other_names_and_refusals_of_the_service_are_the_file_s(self, studio: Studio):
-        file = await studio.file(b'{"text": "a"}\n')
+        file = await studio.file(b'{"Text": "a"}\n')
         with pytest.raises(openai.BadRequestError, match="no prompt") as refusal:
             await studio.client.fine_tuning.jobs.create(model="starter", training_file=file.id)
         assert refusal.value.param == "training_file"
         for refused, param in (
-            (HunminError(ErrorCode.INVALID_REQUEST, "Line 2: too long.", param="dataset_id"), "training_file"),
+            (HunminError(ErrorCode.INVALID_REQUEST, "Line 2: too long.", param="dataset"), "training_file"),
+            (HunminError(ErrorCode.CONFLICT, "It is the name of a model.", param="name"), "suffix"),
             (HunminError(ErrorCode.MODEL_NOT_FOUND, "There is no such model.", param="model"), "model"),
         ):
             studio.tuning.refusal = refused
@@ -481,3 +495,83 @@ class TestJobs:
                 with pytest.raises(openai.NotFoundError):
                     await call(job_id)
         assert (await jobs.list()).data == []
+
+
+class TestClovaTasks:
+    async def test_a_task_is_a_job_in_clova_s_envelope(self, studio: Studio):
+        file = await studio.file(b'{"Text": "a", "Completion": "b"}\n')
+        dataset = "ds_" + file.id.removeprefix("file-")
+        body = {
+            "name": "영화 리뷰 분류",
+            "model": "starter",
+            "tuningType": "PEFT",
+            "taskType": "GENERATION",
+            "trainEpochs": "3",
+            "learningRate": "1e-5f",
+            "validationSplitRatio": 0.05,
+            "trainingDatasetBucket": "bucket",
+            "trainingDatasetFilePath": dataset,
+            "trainingDatasetAccessKey": "no",
+            "trainingDatasetSecretKey": "no",
+        }
+        answer = (await studio.http.post("/tuning/v2/tasks", json=body)).json()
+        assert answer["status"] == {"code": "20000", "message": "OK"}
+        task = answer["result"]
+        assert (task["name"], task["model"], task["status"]) == ("영화 리뷰 분류", "starter", "WAIT")
+        assert (task["trainEpochs"], task["learningRate"], task["tunedModel"]) == (3, 1e-5, None)
+        asked = studio.tuning.jobs[task["id"]].request
+        assert (asked.name, asked.dataset_id) == ("clova", dataset)
+        assert asked.columns == {"prompt": "Text", "completion": "Completion"}
+        assert (asked.shares.train, asked.shares.validation) == (pytest.approx(0.85), 0.05)
+        studio.tuning.stands(task["id"].replace("job_", "ftjob-"), state="running", step=2, total_steps=9)
+        told = (await studio.http.get(f"/tuning/v2/tasks/{task['id']}")).json()["result"]
+        assert told["status"] == "RUNNING"
+        assert told["statusInfo"] == {"currStep": 2, "totalTrainSteps": 9, "failureReason": None}
+
+    async def test_they_are_listed_in_pages(self, studio: Studio):
+        made = [(await studio.job()).id.replace("ftjob-", "job_") for _ in range(3)][::-1]
+        page = (await studio.http.get("/tuning/v2/tasks", params={"page": 1, "size": 2})).json()["result"]
+        assert [task["id"] for task in page["content"]] == made[2:]
+        assert (page["totalPages"], page["totalElements"], page["size"]) == (2, 3, 2)
+
+    async def test_deleting_cancels_what_runs_and_deletes_the_model_of_what_has_succeeded(self, studio: Studio):
+        for end, status in ((None, "FAILED"), ("mine@2", "SUCCEEDED")):
+            job = await studio.job()
+            task_id = job.id.replace("ftjob-", "job_")
+            if end is not None:
+                studio.tuning.stands(job.id, state="succeeded", ended_at=NOW, soft_prompt=end)
+            answer = await studio.http.delete(f"/tuning/v2/tasks/{task_id}")
+            assert answer.json() == {"status": {"code": "20000", "message": "OK"}}
+            told = (await studio.http.get(f"/tuning/v2/tasks/{task_id}")).json()["result"]
+            assert (told["status"], told["tunedModel"]) == (status, end)
+        assert studio.tuning.deleted == ["mine@2"]
+
+    @pytest.mark.parametrize(
+        ("change", "status", "code", "named"),
+        [
+            ({"trainEpochs": 21}, 400, "40001", "trainEpochs"),
+            ({"trainEpochs": "x"}, 400, "40001", "trainEpochs"),
+            ({"learningRate": 0}, 400, "40001", "learningRate"),
+            ({"learningRate": "nan"}, 400, "40001", "learningRate"),
+            ({"loraR": 8}, 400, "40001", "loraR"),
+            ({"taskType": "CLASSIFICATION"}, 400, "40001", "taskType"),
+            ({"colour": 1}, 400, "40002", "colour"),
+            ({"trainingDatasetFilePath": "nothing"}, 404, "40400", "nothing"),
+        ],
+    )
+    async def test_errors_have_five_digits(self, studio: Studio, change: dict, status: int, code: str, named: str):
+        body = {"model": "starter", "trainingDatasetFilePath": "reviews"} | change
+        answer = await studio.http.post("/tuning/v2/tasks", json=body)
+        assert (answer.status_code, answer.json()["status"]["code"]) == (status, code)
+        assert named in answer.json()["status"]["message"]
+
+    async def test_a_model_that_is_not_there_and_a_key_that_is_not_valid(self, studio: Studio):
+        file = await studio.file()
+        studio.tuning.refusal = HunminError(ErrorCode.MODEL_NOT_FOUND, "There is no such model.", param="model")
+        body = {"model": "x", "trainingDatasetFilePath": "ds_" + file.id.removeprefix("file-")}
+        answer = await studio.http.post("/tuning/v2/tasks", json=body)
+        assert (answer.status_code, answer.json()["status"]["code"]) == (400, "40080")
+        answer = await studio.http.get("/tuning/v2/tasks", headers={"authorization": "Bearer no"})
+        assert (answer.status_code, answer.json()["status"]["code"]) == (401, "40100")
+        answer = await studio.http.get("/tuning/v2/tasks/job_" + "0" * 24)
+        assert (answer.status_code, answer.json()["status"]["code"]) == (404, "40400")

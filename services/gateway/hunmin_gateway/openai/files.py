@@ -34,13 +34,14 @@ from hunmin_gateway.openai.results import job_of_results, read_results
 from hunmin_gateway.openai.router import PREFIX, openai_router
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.studio.uploads import pieces
+from hunmin_gateway.tuning_doors import name_like
 
 router = openai_router()
 
 UPLOAD_PATH = f"{PREFIX}/files"
 MAX_FILES = 10_000  # in one answer, OpenAI's
 _ID = re.compile(r"file-([0-9a-f]{24})")
-_MAX_NAME, _MAX_FILENAME = 63, 1000
+_MAX_FILENAME = 1000
 _SHOWN_FINDINGS = 5
 
 FileStatus = Literal["processed", "error"]
@@ -119,7 +120,10 @@ async def create(
     """
     filename = (form.file.filename or "")[-_MAX_FILENAME:]
     request = UploadRequest(
-        account_id=caller.account_id, name=dataset_name(filename), filename=filename or None, format="jsonl"
+        account_id=caller.account_id,
+        name=name_like(PurePath(filename).stem) or "file",
+        filename=filename or None,
+        format="jsonl",
     )
     return FileObject.of(await parts.tuning.upload(UPLOAD, request, pieces(form.file)))
 
@@ -188,12 +192,6 @@ def dataset_id_of(file_id: str) -> DatasetId:
     if found is None:
         raise HunminError(ErrorCode.NOT_FOUND, f"There is no file {file_id[:60]!r} in this account.", param="file_id")
     return DatasetId("ds_" + found[1])
-
-
-def dataset_name(filename: str) -> str:
-    """Return the name of the dataset that a file becomes a version of: its own, in the letters of such names."""
-    letters = re.sub(r"[^a-z0-9_-]+", "-", PurePath(filename).stem.lower())
-    return re.sub(r"^[^a-z]+", "", letters)[:_MAX_NAME].strip("-") or "file"
 
 
 def what_is_wrong(findings: list[Finding]) -> str | None:

@@ -22,7 +22,6 @@ from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.openai.files import dataset_id_of, what_is_wrong
 from hunmin_gateway.openai.fine_tuning_job import (
-    TEMPLATE,
     Checkpoint,
     CreateJob,
     FineTuningEvent,
@@ -34,6 +33,7 @@ from hunmin_gateway.openai.fine_tuning_job import (
 from hunmin_gateway.openai.router import openai_router
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.studio.tuning import CreateJobBody, create_job
+from hunmin_gateway.tuning_doors import TEMPLATE
 
 router = openai_router()
 
@@ -151,13 +151,12 @@ def _refused(what: str) -> HunminError:
 
 
 def _in_this_dialect(error: HunminError) -> HunminError:
-    """Name the parameter at fault as this dialect does: what is not the model's is the file's."""
-    param = error.details.get("param")
-    if error.status >= 500 or error.code is ErrorCode.OVERLOADED or param == "model":
+    """Name the parameter at fault as this dialect does: what is neither the model's nor the name's is the file's."""
+    param = str(error.details.get("param"))
+    if error.status >= 500 or error.code is ErrorCode.OVERLOADED or param.startswith(("model", "hyperparameters")):
         return error
-    if isinstance(param, str) and param.startswith("hyperparameters"):
-        return error
-    return HunminError(error.code, error.message, **{**error.details, "param": "training_file"})
+    here = "suffix" if param == "name" else "training_file"
+    return HunminError(error.code, error.message, **{**error.details, "param": here})
 
 
 def _named(job_id: str, caller: Caller) -> JobRequest:

@@ -8,26 +8,23 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from hunmin_contracts.datasets import COMPLETION, PROMPT, DatasetInfo
+from hunmin_contracts.datasets import DatasetInfo
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import JobId
-from hunmin_contracts.soft_prompts import SoftPromptName
-from hunmin_contracts.tuning import Hyperparameters, StepMetrics, TuningTemplate, ValidationMetrics
+from hunmin_contracts.tuning import Hyperparameters, StepMetrics, ValidationMetrics
 from hunmin_contracts.tuning_jobs import JobEvent, JobInfo, LogEvent, Metadata, StateEvent
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic import field_validator as validates
 from pydantic_core import PydanticCustomError
 
 from hunmin_gateway.openai.files import file_id_of
 from hunmin_gateway.openai.results import results_id_of
 from hunmin_gateway.public_schema import NAME, PublicSchema, only, said
+from hunmin_gateway.tuning_doors import name_like
 
-# Rows of a soft prompt, then the prompt as it is asked: the same text by completions and, rendered, by chat.
-TEMPLATE = TuningTemplate(prompt=f"<|VIRTUAL_PROMPT_0|>{{{PROMPT}}}", answer=f"{{{COMPLETION}}}")
 LEARNING_RATE = Hyperparameters().learning_rate  # what a multiplier multiplies
 TRAIN_SHARE = 0.8
 _JOB_ID = re.compile(r"ftjob-([0-9a-f]{24})")
-_NAME = TypeAdapter[str](SoftPromptName)
 _MAX_NAME = 63
 _STATES: dict[str, "Status"] = {
     "queued": "queued",
@@ -124,7 +121,12 @@ class CreateJob(PublicSchema):
 
     def name(self, dataset: DatasetInfo) -> str:
         """Return the name that the tuned model is a version of."""
-        return model_name(self.suffix, param="suffix") if self.suffix else f"ft-{dataset.name}"[:_MAX_NAME]
+        if self.suffix is None:
+            return f"ft-{dataset.name}"[:_MAX_NAME]
+        if (name := name_like(self.suffix)) is None:
+            message = "Parameter suffix: a model's name has Latin letters, digits, - and _. Send some letters."
+            raise HunminError(ErrorCode.INVALID_PARAMETER, message, param="suffix")
+        return name
 
 
 class JobErrorBody(BaseModel):
@@ -299,16 +301,6 @@ def sequence_of(event_id: str, job_id: JobId) -> int:
         message = "Parameter after: no event of this job. Send the last id of the page before."
         raise HunminError(ErrorCode.INVALID_PARAMETER, message, param="after")
     return int(found[1])
-
-
-def model_name(text: str, *, param: str) -> str:
-    """Return a name for a tuned model like `text`, in the letters that such names have."""
-    name = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-")[:_MAX_NAME]
-    try:
-        return _NAME.validate_python(name)
-    except ValidationError:
-        message = f"Parameter {param}: a model's name has Latin letters, digits, - and _, and a letter comes first."
-        raise HunminError(ErrorCode.INVALID_PARAMETER, message, param=param) from None
 
 
 def _given(value: Literal["auto"] | int | None) -> int | None:
