@@ -95,13 +95,18 @@ async def build(platform: Platform, settings: TuningSettings) -> AsyncGenerator[
 def backend_of(platform: Platform, settings: TuningSettings) -> "JobBackend":
     """Return where jobs run, by the settings."""
     if settings.backend == "pytorchjob" and settings.pytorchjob is not None:
-        from hunmin_tuning.jobs.backends.pytorchjob.backend import PyTorchJobBackend
-
         if platform.blobs_url is None:
             raise StartError(
                 "HUNMIN_TUNING_BACKEND is pytorchjob, whose pods reach no folder of this machine. Set HUNMIN_BLOBS_URL."
             )
-        return PyTorchJobBackend(settings.pytorchjob, platform.blobs(), blobs_url=platform.blobs_url)
+        try:
+            from hunmin_tuning.jobs.backends.pytorchjob.backend import PyTorchJobBackend
+
+            return PyTorchJobBackend(settings.pytorchjob, platform.blobs(), blobs_url=platform.blobs_url)
+        except (ImportError, ValueError) as error:
+            raise StartError(
+                f"HUNMIN_TUNING_PYTORCHJOB cannot be used: {error}. Install hunmin-tuning[cluster], or correct it."
+            ) from None
     from hunmin_tuning.jobs.backends.local import LocalBackend
 
     command = [sys.executable, "-m", "hunmin_tuning.trainer"]

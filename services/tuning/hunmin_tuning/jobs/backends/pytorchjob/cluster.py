@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 from kubernetes.client import ApiClient, ApiException, Configuration, CoreV1Api, CustomObjectsApi
-from kubernetes.config import load_incluster_config, load_kube_config
+from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 from urllib3.exceptions import HTTPError
 
 from hunmin_tuning.jobs.backends.pytorchjob.manifest import GROUP, JOB_LABEL, PLURAL, VERSION
@@ -22,12 +22,15 @@ class Cluster:
     """One namespace of a cluster. Outages are waited out for `patience_s`, then `unavailable`."""
 
     def __init__(self, namespace: str, *, kubeconfig: Path | None, patience_s: float) -> None:
-        """Read the kubeconfig; without one, what every pod of a cluster is given."""
+        """Read the kubeconfig; without one, what every pod of a cluster is given. ValueError if there is none."""
         configuration = Configuration()
-        if kubeconfig is None:
-            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        else:
-            load_kube_config(str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
+        try:
+            if kubeconfig is None:
+                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            else:
+                load_kube_config(str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except ConfigException as error:
+            raise ValueError(f"no cluster is known, {error}") from error
         configuration.retries = False
         client = ApiClient(configuration)
         self._jobs, self._core = CustomObjectsApi(client), CoreV1Api(client)
