@@ -11,6 +11,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+NOTE_FILE = "README.md"  # ours, beside an adapter whose template PEFT does not apply
 
 
 class AdapterConfig(BaseModel):

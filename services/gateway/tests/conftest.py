@@ -51,10 +51,13 @@ from hunmin_contracts.soft_prompts import (
     DESCRIBE,
     IMPORT,
     LIST,
+    PROMOTE,
     READ,
+    DeleteRequest,
     ImportRequest,
     ListRequest,
     Manifest,
+    PromoteRequest,
     SoftPromptFile,
     SoftPromptInfo,
     SoftPromptPage,
@@ -143,9 +146,15 @@ class Shelf:
             file = self.find(request)
             return SoftPromptFile(info=file.info, content=base64.b64encode(file.content))
 
+        @serve(router, PROMOTE)
+        async def promote(request: PromoteRequest) -> SoftPromptInfo:
+            return self.change(request, is_promoted=True)
+
         @serve(router, DELETE)
-        async def delete(request: SoftPromptRequest) -> Empty:
+        async def delete(request: DeleteRequest) -> Empty:
             info = self.find(request).info
+            if info.is_promoted and not request.force:
+                raise HunminError(ErrorCode.CONFLICT, "It is promoted.")
             del self.files[request.account_id, f"{info.name}@{info.version}"]
             return Empty()
 
@@ -155,6 +164,14 @@ class Shelf:
             if owner == request.account_id and request.reference in (reference, file.info.name):
                 return file
         raise HunminError(ErrorCode.NOT_FOUND, f"There is no soft prompt {request.reference!r}.")
+
+    def change(self, request: SoftPromptRequest, **values: object) -> SoftPromptInfo:
+        """Give what is named these values."""
+        file = self.find(request)
+        info = file.info.model_copy(update=values)
+        kept = file.model_copy(update={"info": info})
+        self.files[request.account_id, f"{info.name}@{info.version}"] = kept
+        return info
 
 
 @dataclass

@@ -47,6 +47,8 @@ async def test_what_is_wrong_with_a_file_comes_with_its_line(studio):
 async def test_a_form_that_is_wrong_is_refused(studio, fields, param):
     response = await post(studio, **fields)
     assert (response.status_code, response.json()["details"]["param"]) == (400, param)
+    two_files = await studio.http.post(PATH, data={"name": "reviews"}, files=[("file", b"a,b"), ("file", b"a,b")])
+    assert (two_files.status_code, two_files.json()["details"]["param"]) == (400, "file")
     assert (await studio.http.post(PATH, data={"name": "reviews"})).json()["details"]["param"] == "file"
 
 

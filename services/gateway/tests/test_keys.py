@@ -10,6 +10,7 @@ import httpx
 import pytest
 from hunmin_contracts.errors import HunminError
 from hunmin_contracts.ids import ApiKeyId
+from hunmin_gateway.api import UPLOAD_PATHS
 from hunmin_gateway.keys.__main__ import run
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import digest, new_key, visible_prefix
@@ -51,6 +52,23 @@ class TestAuthentication:
         typo = studio.key[:10] + ("a" if studio.key[10] != "a" else "b") + studio.key[11:]
         assert "mistyped" in await refusal(studio, typo)
         assert "is unknown here" in await refusal(studio, new_key())
+
+    async def test_a_wrong_key_is_refused_while_the_body_still_comes(self, studio):
+        """Or anyone could fill the disk: a form with a file is kept in a temporary one as it comes."""
+        described = (await studio.http.get("/openapi.json")).json()["paths"]
+        paths = [path for path, calls in described.items() if "security" in calls.get("post", {})]
+        assert len(paths) > 15
+        url = httpx.URL(studio.url)
+        for path in paths:
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            size = 900_000_000 if path in UPLOAD_PATHS else 9_000_000
+            head = f"POST {path.replace('{', '').replace('}', '')} HTTP/1.1", "Host: x", f"Content-Length: {size}"
+            form = "Content-Type: multipart/form-data; boundary=x", "Authorization: Bearer " + new_key(), "", "--x\r\n"
+            writer.write("\r\n".join([*head, *form]).encode())
+            async with asyncio.timeout(10):
+                assert await reader.readline() == b"HTTP/1.1 401 Unauthorized\r\n", path
+            writer.close()
+            await writer.wait_closed()
 
     @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic dTpw", "hm_x"])
     async def test_without_a_bearer_key_the_answer_says_how_to_send_one(self, studio, header):

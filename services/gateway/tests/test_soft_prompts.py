@@ -7,7 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from hunmin_contracts.ids import DatasetId, JobId
 from hunmin_contracts.peft import AdapterConfig
+from hunmin_contracts.soft_prompts import Manifest, SoftPromptComparison, SoftPromptOrigin, SoftPromptRequest
+from hunmin_contracts.tuning import Evaluation, TuningResult
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -16,7 +19,7 @@ FILE = bytes(range(256)) * 6000  # 1.5 MB: more than a form's parser keeps in me
 CONFIG = {"peft_type": "P_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 1, "encoder_hidden_size": 16}
 
 
-async def post(studio: Any, *, file: bytes = FILE, config: Any = None, **fields: str) -> httpx.Response:
+async def post(studio: Any, *, file: bytes = FILE, config: Any = None, **fields: Any) -> httpx.Response:
     files = {"file": ("x.safetensors", file)}
     if config is not None:
         files["config"] = ("adapter_config.json", config if isinstance(config, bytes) else json.dumps(config).encode())
@@ -53,6 +56,19 @@ async def test_a_peft_folder_comes_as_a_zip(studio):
     assert config.base_model_name_or_path == "team/parrot"
 
 
+async def test_a_template_that_peft_does_not_apply_is_told_of(studio):
+    template = "<|VIRTUAL_PROMPT_0|>리뷰: {review}"
+    version = (await post(studio)).json()["version"]
+    asked = SoftPromptRequest(account_id=studio.account_id, reference=f"review@{version}")
+    studio.parrot.shelf.change(asked, manifest=Manifest(template=template, slots=[1]))
+    response = await studio.http.get(f"{PATH}/review@{version}/peft")
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert archive.namelist() == ["adapter_config.json", "adapter_model.safetensors", "README.md"]
+        said = archive.read("README.md").decode()
+    assert template in said
+    assert "PEFT does not apply" in said
+
+
 async def test_lists_in_pages(studio):
     versions = [(await post(studio)).json()["version"] for _ in range(5)]
     seen, cursor = [], None
@@ -71,6 +87,100 @@ async def test_deleting_one(studio):
     response = await studio.http.delete(f"{PATH}/{reference}")
     assert (response.status_code, response.content) == (204, b"")
     assert (await studio.http.delete(f"{PATH}/{reference}")).status_code == 404
+
+
+async def test_promoting_one_and_deleting_it(studio):
+    reference = f"review@{(await post(studio)).json()['version']}"
+    promoted = (await studio.http.post(f"{PATH}/{reference}/promote")).json()
+    assert (promoted["is_promoted"], promoted) == (True, (await studio.http.get(f"{PATH}/{reference}")).json())
+    for query in ({}, {"force": "false"}):
+        refused = await studio.http.delete(f"{PATH}/{reference}", params=query)
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    unknown = await studio.http.delete(f"{PATH}/{reference}", params={"forced": "true"})
+    assert (unknown.status_code, unknown.json()["details"]["param"]) == (400, "forced")
+    assert (await studio.http.delete(f"{PATH}/{reference}", params={"force": "true"})).status_code == 204
+    assert (await studio.http.post(f"{PATH}/{reference}/promote")).status_code == 404
+
+
+def origin(job: int, *, accuracy: float, test: str = "a") -> SoftPromptOrigin:
+    other = Evaluation(rows=4, loss=2.0, accuracy=0.5)
+    result = TuningResult(
+        steps=9,
+        best_step=6,
+        stopped_early=False,
+        train_loss=1.0,
+        validation_loss=1.0,
+        zero_shot=other,
+        few_shot=other,
+        tuned=Evaluation(rows=4, loss=1.0 - accuracy / 2, accuracy=accuracy),
+        weights_digest="0" * 64,
+    )
+    dataset = {"dataset_id": DatasetId("ds_1"), "dataset": "reviews@1", "test_digest": test * 64}
+    return SoftPromptOrigin(job_id=JobId(f"job_{job}"), result=result, **dataset)
+
+
+async def test_comparing_some(studio):
+    references = [f"review@{(await post(studio)).json()['version']}" for _ in range(5)]
+    tuned = Manifest(template="{a}<|VIRTUAL_PROMPT_0|>", tokenizer_digest="1" * 64, provenance={"seed": "1"})
+    for reference, changes in zip(
+        references,
+        (
+            {"manifest": tuned, "origin": origin(1, accuracy=0.5)},
+            {
+                "manifest": tuned.model_copy(update={"provenance": {"seed": "2"}}),
+                "origin": origin(2, accuracy=0.75),
+                "n_virtual": 4,
+            },
+            {"manifest": tuned, "origin": origin(3, accuracy=1.0, test="b")},
+            {"manifest": tuned.model_copy(update={"tokenizer_digest": "2" * 64}), "origin": origin(4, accuracy=0.25)},
+            {"manifest": tuned},
+        ),
+        strict=True,
+    ):
+        asked = SoftPromptRequest(account_id=studio.account_id, reference=reference)
+        studio.parrot.shelf.change(asked, **changes)
+    response = await studio.http.post(f"{PATH}/compare", json={"references": references})
+    assert response.status_code == 200, response.text
+    compared = SoftPromptComparison.model_validate_json(response.content).data
+    assert [f"{one.soft_prompt.name}@{one.soft_prompt.version}" for one in compared] == references
+    assert [one.soft_prompt.origin and one.soft_prompt.origin.job_id for one in compared] == [
+        *(f"job_{job}" for job in range(1, 5)),
+        None,
+    ]
+    assert [one.is_same_test for one in compared] == [True, True, False, True, None]
+    assert [one.difference and (one.difference.loss, one.difference.accuracy) for one in compared] == [
+        (0.0, 0.0),
+        (-0.125, 0.25),
+        None,
+        (None, -0.25),
+        None,
+    ]
+    assert compared[1].difference is not None
+    assert compared[1].difference.bleu is None
+    assert [one.differs_in for one in compared[:4]] == [
+        [],
+        ["n_virtual", "manifest.provenance.seed"],
+        ["origin.test_digest"],
+        ["manifest.tokenizer_digest"],
+    ]
+    assert "origin.dataset" in compared[4].differs_in
+
+
+@pytest.mark.parametrize(
+    ("references", "status"),
+    [
+        (["poet"], 400),
+        (["poet"] * 21, 400),
+        (["poet", "poet/file"], 400),
+        (["poet", ".."], 400),
+        (["poet", "none@1"], 404),
+        (["poet", "poet@1"], 200),
+    ],
+)
+async def test_what_can_be_compared(studio, references: list[str], status: int):
+    response = await studio.http.post(f"{PATH}/compare", json={"references": references})
+    assert response.status_code == status, response.text
+    assert status != 404 or "'none@1'" in response.json()["detail"]
 
 
 async def test_models_list_the_accounts_own(studio):
@@ -104,6 +214,9 @@ async def test_another_accounts_are_not_there(studio):
         ({"slots": "1,2"}, 400, "slots"),
         ({"slots": "[" + "1," * 64 + "1]"}, 400, "slots"),
         ({"template": "글" * 20_001}, 400, "template"),
+        ({"template": ""}, 400, "template"),
+        ({"slots": ""}, 400, "slots"),
+        ({"name": ["review", "review"]}, 400, "name"),
         ({"colour": "red"}, 400, "colour"),
         ({"config": b"{"}, 400, "config"),
         ({"config": CONFIG | {"peft_type": "LORA"}}, 400, "config"),

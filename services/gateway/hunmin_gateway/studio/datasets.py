@@ -31,7 +31,7 @@ from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.studio.router import PREFIX, studio_router
-from hunmin_gateway.studio.uploads import pieces
+from hunmin_gateway.studio.uploads import CheckedForm, pieces
 
 router = studio_router()
 
@@ -67,7 +67,7 @@ class DatasetForm(Schema):
     format: DatasetFormat | None = Field(default=None, description="Where the file's name does not tell it.")
 
 
-@router.post("/datasets", status_code=201, summary="Keep a dataset")
+@router.post("/datasets", status_code=201, summary="Keep a dataset", dependencies=[CheckedForm])
 async def add(
     form: Annotated[DatasetForm, Form(media_type="multipart/form-data")], caller: CallerDep, parts: PartsDep
 ) -> DatasetInfo:

@@ -1,5 +1,6 @@
 """Soft prompts of the Studio dialect. Files are passed on as they are; the generation service judges them."""
 
+import asyncio
 import io
 import zipfile
 from collections.abc import Iterator
@@ -9,17 +10,22 @@ from fastapi import Form, Query, UploadFile
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import SoftPromptId
 from hunmin_contracts.page import Page
-from hunmin_contracts.peft import CONFIG_FILE, WEIGHTS_FILE, AdapterConfig, adapter_of
+from hunmin_contracts.peft import CONFIG_FILE, NOTE_FILE, WEIGHTS_FILE, AdapterConfig, adapter_of
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.soft_prompts import (
     DELETE,
     DESCRIBE,
     IMPORT,
     LIST,
+    PROMOTE,
     READ,
+    CompareBody,
+    DeleteRequest,
     ImportRequest,
     ListRequest,
+    PromoteRequest,
     SlotSizes,
+    SoftPromptComparison,
     SoftPromptFile,
     SoftPromptInfo,
     SoftPromptName,
@@ -31,12 +37,24 @@ from starlette.responses import Response, StreamingResponse
 from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.studio.comparison import compare
 from hunmin_gateway.studio.router import studio_router
-from hunmin_gateway.studio.uploads import pieces
+from hunmin_gateway.studio.uploads import CheckedForm, pieces
 
 router = studio_router()
 
 MAX_CONFIG_BYTES = 2**16
+_TEMPLATE_NOTE = """# {name}: PEFT does not apply its template
+
+This soft prompt was trained in the template below; PEFT has no templates, and puts all rows before the prompt.
+If the template begins with its only slot, give PEFT the text behind the slot, with the fields filled in: that is the
+same prompt. With slots elsewhere PEFT's answers differ from those of Hunmin Studio.
+Slots take {slots} rows.
+
+````
+{template}
+````
+"""
 _SLOTS = TypeAdapter[list[int]](SlotSizes)
 
 
@@ -52,6 +70,12 @@ class PageQuery(Schema):
     cursor: str | None = None
 
 
+class DeleteQuery(Schema):
+    """How to delete. `force`: also a version that is promoted."""
+
+    force: bool = False
+
+
 class SoftPromptForm(Schema):
     """A soft prompt to keep, and under which name."""
 
@@ -65,7 +89,7 @@ class SoftPromptForm(Schema):
     config: UploadFile | None = Field(default=None, description="PEFT's `adapter_config.json`, for an adapter of its.")
 
 
-@router.post("/soft-prompts", status_code=201, summary="Keep a soft prompt")
+@router.post("/soft-prompts", status_code=201, summary="Keep a soft prompt", dependencies=[CheckedForm])
 async def add(
     form: Annotated[SoftPromptForm, Form(media_type="multipart/form-data")], caller: CallerDep, parts: PartsDep
 ) -> SoftPromptInfo:
@@ -95,7 +119,7 @@ async def page(query: Annotated[PageQuery, Query()], caller: CallerDep, parts: P
 
 @router.get("/soft-prompts/{reference}", summary="Describe a soft prompt")
 async def describe(reference: str, caller: CallerDep, parts: PartsDep) -> SoftPromptInfo:
-    """Describe `name@version`, or the newest version of `name`."""
+    """Describe `name@version`, or what `name` alone means: its promoted version, or the newest where none is."""
     return await parts.generation.call(DESCRIBE, _named(reference, caller))
 
 
@@ -108,15 +132,40 @@ async def read(reference: str, caller: CallerDep, parts: PartsDep) -> Response:
 
 @router.get("/soft-prompts/{reference}/peft", response_class=StreamingResponse, summary="Read it as a PEFT adapter")
 async def read_peft(reference: str, caller: CallerDep, parts: PartsDep) -> StreamingResponse:
-    """Return a zip of the folder that `PeftModel.from_pretrained` reads. PEFT has no templates: it puts rows first."""
+    """Return a zip of the folder that `PeftModel.from_pretrained` reads.
+
+    PEFT has no templates: it puts the rows first. Where there is one, `README.md` in the zip holds it, and says what to
+    do.
+    """
     found = await parts.generation.call(READ, _named(reference, caller))
     return StreamingResponse(_zipped(found), media_type="application/zip", headers=_saved_as(found.info, "zip"))
 
 
+@router.post("/soft-prompts/{reference}/promote", summary="Promote a soft prompt")
+async def promote(reference: str, caller: CallerDep, parts: PartsDep) -> SoftPromptInfo:
+    """Make the name alone mean `name@version`, from the next request on. Another version's promotion ends."""
+    return await parts.generation.call(PROMOTE, PromoteRequest(account_id=caller.account_id, reference=reference))
+
+
+@router.post("/soft-prompts/compare", summary="Compare soft prompts")
+async def compare_some(body: CompareBody, caller: CallerDep, parts: PartsDep) -> SoftPromptComparison:
+    """Put 2 to 20 soft prompts beside the first: what they were made of, and how their jobs judged them.
+
+    Scores are set against each other where both were judged on the same rows.
+    """
+    found = [parts.generation.call(DESCRIBE, _named(reference, caller)) for reference in body.references]
+    return compare(await asyncio.gather(*found))
+
+
 @router.delete("/soft-prompts/{reference}", status_code=204, summary="Delete a soft prompt")
-async def delete(reference: str, caller: CallerDep, parts: PartsDep) -> None:
-    """Delete `name@version`, or the newest version of `name`. Requests that use it go on to their end."""
-    await parts.generation.call(DELETE, _named(reference, caller))
+async def delete(reference: str, query: Annotated[DeleteQuery, Query()], caller: CallerDep, parts: PartsDep) -> None:
+    """Delete `name@version`, or what `name` alone means. Requests that use it go on to their end.
+
+    A promoted version is a `conflict`, since whoever names it would be served another; with `force=true` it goes, and
+    its name means the newest version that is left.
+    """
+    request = DeleteRequest(account_id=caller.account_id, reference=reference, force=query.force)
+    await parts.generation.call(DELETE, request)
 
 
 async def all_of(caller: Caller, parts: Parts) -> list[SoftPromptInfo]:
@@ -200,10 +249,15 @@ class _Sink(io.RawIOBase):
 
 def _zipped(file: SoftPromptFile) -> Iterator[bytes]:
     info = file.info
-    config = adapter_of(n_virtual=info.n_virtual, d_model=info.d_model, base_model=info.model)
+    config = adapter_of(n_virtual=info.n_virtual, d_model=info.d_model, base_model=info.model).model_dump_json(indent=2)
+    files = {CONFIG_FILE: config.encode(), WEIGHTS_FILE: file.content}
+    if info.manifest.template is not None:
+        files[NOTE_FILE] = _TEMPLATE_NOTE.format(
+            name=f"{info.name}@{info.version}", slots=info.manifest.slots, template=info.manifest.template
+        ).encode()
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as archive:
-        for name, content in ((CONFIG_FILE, config.model_dump_json(indent=2).encode()), (WEIGHTS_FILE, file.content)):
+        for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name), content)
             yield sink.take()
     yield sink.take()
