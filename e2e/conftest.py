@@ -16,6 +16,14 @@ import openai
 import pytest
 from studio_process import MODES, STARTER, StudioProcess, model_environ, new_key, studio_process
 
+# Jobs go on at once after a kill, and as often as it takes.
+JOBS_ENVIRON = {
+    "HUNMIN_TUNING_LEASE_S": "2",
+    "HUNMIN_TUNING_RETRY_DELAY_S": "0",
+    "HUNMIN_TUNING_MAX_ATTEMPTS": "20",
+    "HUNMIN_TUNING_THREADS": "1",
+}
+
 
 @dataclass(frozen=True)
 class Studio:
@@ -65,7 +73,7 @@ def process(
         tmp_path_factory.mktemp(request.param),
         new_key(),
         one_process=request.param == MODES[0],
-        environ=model_environ(model_folder),
+        environ=model_environ(model_folder) | JOBS_ENVIRON,
     )
     with studio_process(made):
         yield made

@@ -56,20 +56,24 @@ class StudioProcess:
         """Start it; return the seconds until every open port was ready."""
         self.home.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        commands = [["all"]] if self.one_process else [[name] for name in SERVICES]
-        with self.log.open("ab") as log:
-            for names in commands:
-                command = [str(Path(sys.executable).with_name("hunmin")), "run", *names]
-                self._processes.append(
-                    subprocess.Popen(
-                        command, env=self._environ(), cwd=self.home, stdout=log, stderr=log, start_new_session=True
-                    )
-                )
+        for name in ("all",) if self.one_process else SERVICES:
+            self._processes.append(self._new_process(name))
         opened = ("gateway",) if self.one_process else SERVICES
         deadline = started + START_TIMEOUT_S
         for name in opened:
             self._wait_until_ready(name, deadline)
         return time.monotonic() - started
+
+    def kill_one(self, service: str) -> None:
+        """End the process of one service at once, where each has its own."""
+        process = self._processes[SERVICES.index(service)]
+        process.kill()
+        process.wait(STOP_TIMEOUT_S)
+
+    def start_one(self, service: str) -> None:
+        """Start it again."""
+        self._processes[SERVICES.index(service)] = self._new_process(service)
+        self._wait_until_ready(service, time.monotonic() + START_TIMEOUT_S)
 
     def stop(self) -> list[int]:
         """Ask every process to end, the gateway first; return their exit codes."""
@@ -96,6 +100,13 @@ class StudioProcess:
     def memory(self) -> list[int]:
         """Return how many bytes each of its processes holds; the database's are not among them."""
         return [psutil.Process(process.pid).memory_info().rss for process in self._processes]
+
+    def _new_process(self, name: str) -> subprocess.Popen[bytes]:
+        command = [str(Path(sys.executable).with_name("hunmin")), "run", name]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command, env=self._environ(), cwd=self.home, stdout=log, stderr=log, start_new_session=True
+            )
 
     def _environ(self) -> dict[str, str]:
         outside = {name: value for name, value in os.environ.items() if not name.startswith("HUNMIN_")}
