@@ -3,7 +3,8 @@
     export HUNMIN_API_KEY=hm_…                          # `make run` prints it, `make key` makes another
     .venv/bin/python libs/client/examples/sentiment.py ratings_train.txt
 
-The file is NSMC's: tab-separated id, review, label (1 positive, 0 negative), with a header line.
+The file is NSMC's (https://github.com/e9t/nsmc, CC0): tab-separated id, review, label (1 positive, 0 negative), with a
+header line.
 """
 
 import argparse
