@@ -77,11 +77,15 @@ def told(http: httpx.Client, job: str, *, after: int = 0, until: int | None = No
 
 def wait_until(http: httpx.Client, job: str, is_so) -> dict:
     deadline = time.monotonic() + PATIENCE_S
-    while not is_so(info := http.get(f"{JOBS}/{job}").json()):
-        assert info["state"] not in ENDED, info
+    while True:
+        answer = http.get(f"{JOBS}/{job}")
+        info = answer.json()
+        if answer.status_code == 200 and is_so(info):
+            return info
+        # Behind a kill a connection may break off once.
+        assert answer.status_code == 503 or info["state"] not in ENDED, info
         assert time.monotonic() < deadline, info
         time.sleep(0.05)
-    return info
 
 
 def ended(info: dict) -> bool:

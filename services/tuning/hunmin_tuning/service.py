@@ -61,7 +61,7 @@ async def build(platform: Platform, settings: TuningSettings) -> AsyncGenerator[
     from hunmin_tuning.jobs.registry import JobLimits, Registry
 
     await platform.check_schema()
-    datasets = await _datasets(platform, settings)
+    datasets = await new_datasets(platform, settings)
     limits = JobLimits(
         max_attempts=settings.max_attempts,
         max_running_per_account=settings.max_running_per_account,
@@ -113,7 +113,8 @@ def backend_of(platform: Platform, settings: TuningSettings) -> "JobBackend":
     return LocalBackend(command, environment=os.environ, grace_s=settings.grace_s)
 
 
-async def _datasets(platform: Platform, settings: TuningSettings) -> "Datasets":
+async def new_datasets(platform: Platform, settings: TuningSettings) -> "Datasets":
+    """Return the datasets, for the base models of the settings."""
     from hunmin_tuning.datasets.bounds import Bounds
     from hunmin_tuning.datasets.library import Datasets
     from hunmin_tuning.datasets.models import load_models

@@ -29,6 +29,7 @@ from hunmin_contracts.tuning_jobs import (
     JobState,
     ListJobsRequest,
 )
+from hunmin_contracts.tuning_preview import PREVIEW, Preview, PreviewQuestion, PreviewRequest
 from hunmin_kit.web import Client, EventStream
 from pydantic import Field
 from starlette.responses import Response
@@ -138,6 +139,13 @@ async def events(
     after = query.after if query.after is not None else last_event_id or 0
     request = JobEventsRequest(account_id=caller.account_id, job_id=JobId(job_id), after=after)
     return EventStream(_frames(parts.tuning, request))
+
+
+@router.post("/tuning/preview", summary="Preview a template")
+async def preview(body: PreviewQuestion, caller: CallerDep, parts: PartsDep) -> Preview:
+    """Show rows as a job with this template would ask them: text, tokens, slots, the examples before them."""
+    asked = {field: getattr(body, field) for field in PreviewQuestion.model_fields}
+    return await parts.tuning.call(PREVIEW, PreviewRequest(account_id=caller.account_id, **asked))
 
 
 async def create_job(body: CreateJobBody, caller: Caller, parts: Parts) -> JobInfo:

@@ -1,4 +1,4 @@
-"""The endpoints of `hunmin_contracts.datasets`."""
+"""The endpoints of `hunmin_contracts.datasets`, and the preview of a template."""
 
 import base64
 from collections.abc import AsyncGenerator
@@ -27,8 +27,10 @@ from hunmin_contracts.datasets import (
     UploadRequest,
 )
 from hunmin_contracts.schema import Empty
+from hunmin_contracts.tuning_preview import PREVIEW, Preview, PreviewRequest
 from hunmin_kit.web import serve
 
+from hunmin_tuning.datasets import preview as previews
 from hunmin_tuning.datasets.library import Datasets
 
 
@@ -61,6 +63,10 @@ def routes(datasets: Datasets) -> APIRouter:
     @serve(router, ROWS)
     async def rows(request: RowsRequest) -> RowsResponse:
         return RowsResponse(rows=await datasets.some_rows(request))
+
+    @serve(router, PREVIEW)
+    async def preview(request: PreviewRequest) -> Preview:
+        return await previews.preview(datasets, request)
 
     @serve(router, DELETE)
     async def delete(request: DatasetRequest) -> Empty:

@@ -179,12 +179,13 @@ class Datasets:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _judge(self, info: DatasetInfo, question: str, use: Use) -> DatasetReport:
-        report = await self._read(info, lambda rows: build_report(info, rows, use))
+        async with self._turns:
+            report = await self._read(info, lambda rows: build_report(info, rows, use))
         await self._registry.keep_report(info, question, report)
         return report
 
     async def _read(self, info: DatasetInfo, use: Callable[[RowsOf], ResultT]) -> ResultT:
-        async with self._turns, self._blobs.open(_rows_key(info.id)) as file:
+        async with self._blobs.open(_rows_key(info.id)) as file:
             return await asyncio.to_thread(use, lambda: _parsed(file))
 
     def _judged(self, key: str, task: asyncio.Task[DatasetReport]) -> None:
