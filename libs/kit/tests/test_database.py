@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.schema import Empty
 from hunmin_kit.data import Database, SessionDep
+from hunmin_kit.data import database as database_module
 from hunmin_kit.data.migrations import Chain
 from hunmin_kit.run import Platform
 from hunmin_kit.testing import Running, running
@@ -179,6 +180,26 @@ async def test_connection_lost_within_a_transaction_is_unavailable(database: Dat
         await lose_it()
     assert caught.value.code == ErrorCode.UNAVAILABLE
     await database.ping()
+
+
+async def test_transaction_of_a_frozen_process_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await Chain("front", CHAIN).upgrade(url)
+    monkeypatch.setattr(database_module, "_IDLE_IN_TRANSACTION_S", 0.3)
+    frozen = Database(url, schema="front", tracer=NoOpTracer())
+
+    async def freeze() -> None:
+        async with frozen.session() as session:
+            await session.execute(text("INSERT INTO notes (name) VALUES ('frozen')"))
+            await session.execute(text("LOCK TABLE notes"))
+            async with asyncio.timeout(60):  # another one gets to read, without a word from the first
+                assert await fetch(url, "SELECT count(*) FROM front.notes") == 0
+            await session.execute(text("SELECT 1"))
+
+    with pytest.raises(HunminError) as caught:
+        await freeze()
+    assert caught.value.code == ErrorCode.UNAVAILABLE
+    await frozen.ping()
+    await frozen.close()
 
 
 async def test_several_migrate_at_once_and_one_does_it(url: str) -> None:

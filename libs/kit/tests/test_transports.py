@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from kit_sample.contract import (
     RELAY,
     SLEEP,
     STATE,
+    WATCH,
     CountEvent,
     CountRequest,
     Done,
@@ -37,6 +39,7 @@ from kit_sample.contract import (
 )
 from opentelemetry import trace
 
+SERVE = sys.modules["hunmin_kit.web.serve"]  # the function has its name
 NETWORK = pytest.mark.parametrize("network", [False, True], ids=["in-process", "network"])
 
 
@@ -252,6 +255,46 @@ async def test_deadline_that_passes_is_an_error_of_its_own(network: bool) -> Non
                 await anext(events)
         assert caught.value.code == ErrorCode.DEADLINE_EXCEEDED
         await until(calls(client, 0), within_s=1)
+
+
+async def watched(client: Client, request: CountRequest) -> list[str]:
+    async with client.stream(WATCH, request) as events:
+        return [event.root.type async for event in events]
+
+
+@NETWORK
+class TestEndlessStreams:
+    async def test_no_deadline_ends_one(self, network: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(SERVE, "HEARTBEAT_S", 0.05)
+        env = {"HUNMIN_STREAM_DEADLINE_S": "0.3", "HUNMIN_STREAM_SILENCE_S": "2"}
+        async with running(echo.SERVICE, network=network, env=env) as services:
+            client = services.client("echo")
+            assert await watched(client, CountRequest(n=2, before_s=2.5, pause_s=2.5)) == ["tick", "tick", "done"]
+
+    async def test_one_that_falls_silent_is_unavailable(self, network: bool) -> None:
+        async with running(echo.SERVICE, network=network, env={"HUNMIN_STREAM_SILENCE_S": "0.3"}) as services:
+            client = services.client("echo")
+            for request in (CountRequest(n=1, before_s=30), CountRequest(n=2, pause_s=30)):
+                with pytest.raises(HunminError, match="fell silent") as caught:
+                    await watched(client, request)
+                assert caught.value.code == ErrorCode.UNAVAILABLE
+            await until(calls(client, 0), within_s=2)
+
+    async def test_errors_come_as_ever(self, network: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(SERVE, "HEARTBEAT_S", 0.05)
+        async with running(echo.SERVICE, network=network) as services:
+            client = services.client("echo")
+            for before_s, fail_at in ((0, 0), (0.3, 0), (0.3, 1)):
+                with pytest.raises(HunminError, match="Too much") as caught:
+                    await watched(client, CountRequest(n=2, before_s=before_s, fail_at=fail_at))
+                assert caught.value.details == {"retry_after_s": 7}
+
+    async def test_leaving_one_reaches_the_callee_at_once(self, network: bool) -> None:
+        async with running(echo.SERVICE, network=network) as services:
+            client = services.client("echo")
+            async with client.stream(WATCH, CountRequest(n=10**6, pause_s=0.01)) as events:
+                await anext(events)
+            await until(calls(client, 0), within_s=2)
 
 
 @asynccontextmanager

@@ -16,10 +16,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 _CONNECT_TIMEOUT_S = 5
+_IDLE_IN_TRANSACTION_S = 60  # no transaction waits for anything but the database: who is silent for so long is frozen
 _RETRY_AFTER_S = 1
 _NUL_IN_TEXT = "22021"  # character_not_in_repertoire: valid UTF-8 that PostgreSQL cannot store
-# Class 08 is a lost connection; 57P0x a server that stops or starts; 53300 one that has no connection left.
-_UNAVAILABLE_STATES = ("08", "57P", "53300")
+# Class 08 is a lost connection; 57P0x a server that stops or starts; 53300 one that has no connection left; 25P03 a
+# transaction that was given up because nothing came.
+_UNAVAILABLE_STATES = ("08", "57P", "53300", "25P03")
 
 
 class Database:
@@ -63,7 +65,12 @@ def create_engine(url: str, *, schema: str, pool_size: int = 10) -> AsyncEngine:
         hide_parameters=True,  # a failed statement must not carry its values into a log
         connect_args={
             "timeout": _CONNECT_TIMEOUT_S,
-            "server_settings": {"search_path": f'"{schema}",public', "application_name": f"hunmin-{schema}"},
+            "server_settings": {
+                "search_path": f'"{schema}",public',
+                "application_name": f"hunmin-{schema}",
+                # Or a process that is stopped, not dead, would keep its row locks for ever.
+                "idle_in_transaction_session_timeout": str(round(_IDLE_IN_TRANSACTION_S * 1000)),
+            },
         },
     )
     event.listen(engine.sync_engine, "do_connect", _connect)

@@ -18,6 +18,7 @@ from pydantic_settings import (
 from hunmin_kit.observe.logs import LogFormat
 from hunmin_kit.run.errors import StartError
 from hunmin_kit.web.client import Deadlines
+from hunmin_kit.web.events import SILENCE_S
 
 PREFIX = "HUNMIN_"
 _FILE = "_FILE"
@@ -81,6 +82,7 @@ class PlatformSettings(_Frozen):
     connect_timeout_s: float = Field(default=2, gt=0)
     call_deadline_s: float = Field(default=60, gt=0)
     stream_deadline_s: float = Field(default=600, gt=0)
+    stream_silence_s: float = Field(default=SILENCE_S, gt=0)  # of a stream without a deadline
     max_connections: int = Field(default=256, ge=1)  # to each service that is called over the network
 
     @field_validator("database_url")
@@ -100,7 +102,12 @@ class PlatformSettings(_Frozen):
     @property
     def deadlines(self) -> Deadlines:
         """How long this process waits for the services that it calls."""
-        return Deadlines(connect_s=self.connect_timeout_s, call_s=self.call_deadline_s, stream_s=self.stream_deadline_s)
+        return Deadlines(
+            connect_s=self.connect_timeout_s,
+            call_s=self.call_deadline_s,
+            stream_s=self.stream_deadline_s,
+            silence_s=self.stream_silence_s,
+        )
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -2,8 +2,17 @@
 
 from hunmin_kit.web.client import Client
 from hunmin_kit.web.errors import ErrorRenderer, problem_of
-from hunmin_kit.web.events import EventStream
+from hunmin_kit.web.events import HEARTBEAT_S, EventStream
 from hunmin_kit.web.request_id import current_request_id, request_context
 from hunmin_kit.web.serve import serve
 
-__all__ = ["Client", "ErrorRenderer", "EventStream", "current_request_id", "problem_of", "request_context", "serve"]
+__all__ = [
+    "HEARTBEAT_S",
+    "Client",
+    "ErrorRenderer",
+    "EventStream",
+    "current_request_id",
+    "problem_of",
+    "request_context",
+    "serve",
+]

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -14,12 +14,13 @@ from hunmin_contracts.errors import ErrorCode, HunminError, Problem
 from opentelemetry import propagate, trace
 from pydantic import BaseModel, RootModel, ValidationError
 
-from hunmin_kit.web.events import decode_events
+from hunmin_kit.web.events import SILENCE_S, decode_events
 from hunmin_kit.web.request_id import HEADER, current_or_new_request_id
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
 EventT = TypeVar("EventT", bound=RootModel)  # type: ignore[type-arg]  # the root's type is the stream's own union
+Wait = Callable[[], AbstractAsyncContextManager[None]]
 
 _FIELD = re.compile(r"{(\w+)}")
 _RETRY_AFTER_S = 1
@@ -28,11 +29,15 @@ _UNREACHABLE_STATUS = (502, 503, 504)
 
 @dataclass(frozen=True, kw_only=True)
 class Deadlines:
-    """How long a caller waits: to be connected, for a whole call, for a whole stream."""
+    """How long a caller waits: to be connected, for a whole call, for a whole stream; for the next sign of an endless.
+
+    An upload may take as long as a stream.
+    """
 
     connect_s: float = 2.0
     call_s: float = 60.0
     stream_s: float = 600.0
+    silence_s: float = SILENCE_S
 
 
 class Client:
@@ -62,10 +67,7 @@ class Client:
     async def upload(
         self, endpoint: UploadEndpoint[RequestT, ResponseT], request: RequestT, file: AsyncIterable[bytes]
     ) -> ResponseT:
-        """Send `file` as it comes, of which nothing is kept here, and return or raise as `call` does.
-
-        It may take as long as a stream.
-        """
+        """Send `file` as it comes, of which nothing is kept here, and return or raise as `call` does."""
         with self._span(endpoint) as span:
             path, fields = _filled(endpoint.path, request)
             body = _behind(request.model_dump_json(exclude=fields, by_alias=True).encode(), file)
@@ -78,17 +80,22 @@ class Client:
     async def stream(
         self, endpoint: StreamEndpoint[RequestT, EventT], request: RequestT
     ) -> AsyncGenerator[AsyncIterator[EventT], None]:
-        """Enter to send the request and learn its status; iterate for its events; leave at any time to cancel it."""
-        deadline = asyncio.get_running_loop().time() + self._deadlines.stream_s
+        """Enter to send the request and learn its status; iterate for its events; leave at any time to cancel it.
+
+        An endless stream that falls silent is UNAVAILABLE, any other that takes too long DEADLINE_EXCEEDED.
+        """
+        wait = self._waiting(endpoint)
         with self._span(endpoint) as span:
-            with self._as_hunmin_errors():
-                async with asyncio.timeout_at(deadline):
-                    response = await self._http.send(self._request(endpoint, request, span), stream=True)
-                    if response.is_error:
-                        await response.aread()
+            async with wait():
+                response = await self._http.send(self._request(endpoint, request, span), stream=True)
+                if response.is_error:
+                    await response.aread()
             try:
                 self._raise_for_status(response)
-                async with aclosing(self._events(endpoint, response, deadline)) as events:
+                async with (
+                    aclosing(_received(response, wait)) as pieces,
+                    aclosing(_decoded(endpoint, pieces)) as events,
+                ):
                     yield events
             finally:
                 await response.aclose()
@@ -97,20 +104,23 @@ class Client:
         """Close the transport."""
         await self._http.aclose()
 
-    async def _events(
-        self, endpoint: StreamEndpoint[Any, EventT], response: httpx.Response, deadline: float
-    ) -> AsyncGenerator[EventT, None]:
-        async with aclosing(decode_events(response.aiter_raw())) as events:
-            while True:
-                with self._as_hunmin_errors():
-                    try:
-                        async with asyncio.timeout_at(deadline):
-                            name, data = await anext(events)
-                    except StopAsyncIteration:
-                        return
-                if name == "error":
-                    raise Problem.model_validate_json(data).error()
-                yield endpoint.event.model_validate_json(data)
+    def _waiting(self, endpoint: StreamEndpoint[Any, Any]) -> Wait:
+        """Return what every wait for a part of the stream stands in."""
+        now = asyncio.get_running_loop().time
+        end = now() + self._deadlines.stream_s
+
+        @asynccontextmanager
+        async def wait() -> AsyncGenerator[None, None]:
+            with self._as_hunmin_errors():
+                try:
+                    async with asyncio.timeout_at(now() + self._deadlines.silence_s if endpoint.is_endless else end):
+                        yield
+                except TimeoutError as error:
+                    if endpoint.is_endless:
+                        raise self._unavailable("fell silent") from error
+                    raise
+
+        return wait
 
     async def _answer(self, request: httpx.Request, deadline_s: float) -> httpx.Response:
         with self._as_hunmin_errors():
@@ -193,6 +203,24 @@ class Client:
             f"The service {self._service} {what}. Try again shortly.",
             retry_after_s=_RETRY_AFTER_S,
         )
+
+
+async def _received(response: httpx.Response, wait: Wait) -> AsyncGenerator[bytes, None]:
+    pieces = response.aiter_raw()
+    while True:
+        async with wait():
+            piece = await anext(pieces, None)
+        if piece is None:
+            return
+        yield piece
+
+
+async def _decoded(endpoint: StreamEndpoint[Any, EventT], pieces: AsyncIterator[bytes]) -> AsyncGenerator[EventT, None]:
+    async with aclosing(decode_events(pieces)) as events:
+        async for name, data in events:
+            if name == "error":
+                raise Problem.model_validate_json(data).error()
+            yield endpoint.event.model_validate_json(data)
 
 
 def _filled(path: str, request: BaseModel) -> tuple[str, set[str]]:

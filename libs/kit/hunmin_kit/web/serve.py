@@ -15,7 +15,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from pydantic import BaseModel, ValidationError
 
 from hunmin_kit.web.edge import is_json
-from hunmin_kit.web.events import EventStream
+from hunmin_kit.web.events import HEARTBEAT_S, EventStream
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -28,12 +28,16 @@ def serve(router: APIRouter, endpoint: AnyEndpoint) -> Callable[[FunctionT], Fun
 
     An Endpoint's function returns the response. A StreamEndpoint's is an async generator of events: what it raises
     before the first event is an ordinary error status, after it an `error` event; it is closed when the client leaves.
+    (An endless one's status is sent with its first heartbeat, if no event comes before.)
     An UploadEndpoint's returns the response too; its second parameter is the file, an open one of the
     system (it has a `fileno`), closed after the answer.
     """
 
     def mount(function: FunctionT) -> FunctionT:
-        answer = _streamed(function) if isinstance(endpoint, StreamEndpoint) else _whole(function)
+        if isinstance(endpoint, StreamEndpoint):
+            answer = _streamed(function, heartbeat_s=HEARTBEAT_S if endpoint.is_endless else None)
+        else:
+            answer = _whole(function)
         # Not functools.wraps: FastAPI unwraps a route to see whether it is a generator, and would run it itself.
         answer.__name__, answer.__doc__ = function.__name__, function.__doc__
         answer.__signature__ = _signature(function, endpoint)  # type: ignore[attr-defined]
@@ -57,9 +61,9 @@ def _whole(function: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
-def _streamed(function: Callable[..., Any]) -> Callable[..., Any]:
+def _streamed(function: Callable[..., Any], *, heartbeat_s: float | None) -> Callable[..., Any]:
     async def answer(_hunmin_parsed: tuple[Any, ...], **dependencies: Any) -> Response:
-        return EventStream(_encoded(function(*_hunmin_parsed, **dependencies)))
+        return EventStream(_encoded(function(*_hunmin_parsed, **dependencies)), heartbeat_s=heartbeat_s)
 
     return answer
 

@@ -78,6 +78,7 @@ class NotesRequest(Schema):
 ECHO = Endpoint("POST", "/v1/echo", EchoRequest, EchoResponse)
 SLEEP = Endpoint("POST", "/v1/sleep", CountRequest, Done)
 COUNT = StreamEndpoint("POST", "/v1/count", CountRequest, CountEvent)
+WATCH = StreamEndpoint("POST", "/v1/watch", CountRequest, CountEvent, is_endless=True)
 STATE = Endpoint("GET", "/v1/state", Empty, StateResponse)
 NOTE = Endpoint("POST", "/v1/notes", NoteRequest, NoteResponse)
 NOTES = Endpoint("GET", "/v1/notes", Empty, NoteResponse)

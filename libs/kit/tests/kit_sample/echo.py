@@ -21,6 +21,7 @@ from kit_sample.contract import (
     PUT_FOLDER,
     SLEEP,
     STATE,
+    WATCH,
     CountEvent,
     CountRequest,
     Done,
@@ -90,6 +91,11 @@ def routes(open_: Open) -> APIRouter:
                 yield CountEvent(Tick(i=i, text="가\u2028나\u0085" + "x" * request.pad))
                 await asyncio.sleep(request.pause_s)
             yield CountEvent(Done())
+
+    @serve(router, WATCH)
+    async def watch(request: CountRequest) -> AsyncIterator[CountEvent]:
+        async for event in count(request):
+            yield event
 
     @serve(router, STATE)
     async def state(request: Empty) -> StateResponse:
