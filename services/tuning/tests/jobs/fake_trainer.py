@@ -29,8 +29,8 @@ def write_whole(path: Path, content: str) -> None:
 
 def metrics_of(step: int) -> dict:
     return {
-        "kind": "step", "step": step, "total_steps": plan["steps"], "epoch": 0, "loss": 1 / step, "learning_rate": 0.1, "gradient_norm": 1.0,
-        "tokens": 9, "duration_s": 0.1,
+        "kind": "step", "step": step, "total_steps": plan["steps"], "epoch": 0, "loss": 1 / step, "learning_rate": 0.1,
+        "gradient_norm": 1.0, "tokens": 9, "duration_s": 0.1,
     }  # fmt: skip
 
 
