@@ -13,11 +13,17 @@ from typing import Any
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
 from torch import Tensor, nn
+from torch.cpu import get_capabilities
 from transformers.pytorch_utils import Conv1D
 
 # oneDNN picks the layout for a number of rows; the layout for 16 was as fast as any other from 1 to 256 rows.
 _ROWS_HINT = 16
-_INT8_MAX, _UINT8_ZERO = 127, 128
+_INT8_MAX = 127
+# Without VNNI, oneDNN adds two products of a uint8 and an int8 in 16 bits, which overflows unless inputs have 7 bits.
+_INPUT_MAX = (
+    127 if {"avx512_vnni", "avx_vnni"} & {name for name, is_there in get_capabilities().items() if is_there} else 63
+)
+_INPUT_ZERO = _INPUT_MAX + 1
 _LEAST_SCALE = 1e-12  # a row of zeros has a scale too
 # The names that transformers gives to linear modules of one input.
 _JOINT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -80,6 +86,8 @@ class PackedLinear(FrozenLinear):
 class Int8Linear(FrozenLinear):
     """In 8-bit integers: a scale for each row of the weight, and one for each row of `x` at each call.
 
+    (`x` in 7 bits on a processor without VNNI.)
+
     What a row comes to does not depend on the other rows of its batch (LLM.int8(), arXiv 2208.07339, section 3.1;
     without its outlier columns).
     """
@@ -97,12 +105,12 @@ class Int8Linear(FrozenLinear):
     def multiply(self, x: Tensor) -> Tensor:
         """Return the product without a gradient."""
         exact = x.reshape(-1, x.shape[-1]).float()
-        scales = exact.abs().amax(1, keepdim=True).clamp_(min=_LEAST_SCALE).div_(_INT8_MAX)  # [rows, 1]
-        rounded = (exact / scales).round_().add_(_UINT8_ZERO).to(torch.uint8)
+        scales = exact.abs().amax(1, keepdim=True).clamp_(min=_LEAST_SCALE).div_(_INPUT_MAX)  # [rows, 1]
+        rounded = (exact / scales).round_().add_(_INPUT_ZERO).to(torch.uint8)
         product = torch.ops.onednn.qlinear_pointwise(
             rounded,
             1.0,
-            _UINT8_ZERO,
+            _INPUT_ZERO,
             self.packed,
             self.scales,
             self._zeros,
@@ -164,17 +172,28 @@ def frozen_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{name}.bias", linear.bias
 
 
+def multiplies_bfloat16() -> bool:
+    """Tell whether oneDNN multiplies in bfloat16 on this processor: without AVX-512 it does not."""
+    is_fast: bool = _has_onednn() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return is_fast
+
+
+def _has_onednn() -> bool:
+    is_there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return is_there
+
+
 def pack_linears(model: nn.Module, *, int8: bool = False) -> None:
-    """Replace every linear module of `model` by its packed form, where this machine's torch has oneDNN.
+    """Replace every linear module of `model` by its packed form, where oneDNN multiplies in its dtype here.
 
     `int8` quantises them; a HunminError if there is no oneDNN for it.
     """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        if int8:
-            raise HunminError(
-                ErrorCode.INVALID_PARAMETER,
-                "8-bit weights need a torch with oneDNN, which this one lacks. Leave int8 off.",
-            )
+    if int8 and not _has_onednn():
+        raise HunminError(
+            ErrorCode.INVALID_PARAMETER, "8-bit weights need a torch with oneDNN, which this one lacks. Leave int8 off."
+        )
+    dtype = next(model.parameters()).dtype
+    if not int8 and not (multiplies_bfloat16() if dtype is torch.bfloat16 else _has_onednn()):
         return
     pack = Int8Linear if int8 else PackedLinear
     for parent in list(model.modules()):

@@ -7,7 +7,7 @@ import torch
 from hunmin_contracts.soft_prompts import Manifest
 from hunmin_contracts.tuning import Evaluation, Hyperparameters, StepMetrics, TuningResult
 from hunmin_modeling.checkpoint import Checkpoint, digest_of, load_checkpoint, weight_files
-from hunmin_modeling.linear import frozen_weights
+from hunmin_modeling.linear import frozen_weights, multiplies_bfloat16
 from hunmin_modeling.soft_prompt import write_file
 from hunmin_text.artefact import load
 from hunmin_text.tokenizer import Tokenizer
@@ -82,7 +82,7 @@ def training_dtype(parameters: Hyperparameters, device: str) -> torch.dtype:
     if parameters.dtype is not None:
         dtype: torch.dtype = getattr(torch, parameters.dtype)
         return dtype
-    is_fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() if device == "cpu" else torch.cuda.is_bf16_supported()
+    is_fast = multiplies_bfloat16() if device == "cpu" else torch.cuda.is_bf16_supported()
     return torch.bfloat16 if is_fast else torch.float32
 
 
