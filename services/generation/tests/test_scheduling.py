@@ -291,25 +291,27 @@ class TestBlockPool:
             keys.append(next_key(keys[-1], Sequence.of([number], max_tokens=0).tokens))
         return keys[1:]
 
-    def test_the_lowest_free_blocks_are_taken_first(self) -> None:
+    def test_blocks_are_taken_in_order_around_and_around(self) -> None:
         pool = BlockPool(8, block_size=BLOCK_SIZE)
         first, second = pool.take(3), pool.take(2)
         pool.give_back(first)
-        assert (second, pool.take(2), pool.usage) == ([3, 4], [0, 1], 0.5)
-        with pytest.raises(ValueError, match="5 blocks"):
-            pool.take(5)
+        assert (second, pool.take(2), pool.usage) == ([3, 4], [5, 6], 0.5)
+        assert pool.take(2) == [7, 0]
+        with pytest.raises(ValueError, match="3 blocks"):
+            pool.take(3)
 
-    def test_content_is_kept_until_the_room_is_needed_the_longest_unused_going_first(self, keys) -> None:
+    def test_content_is_kept_until_the_room_is_needed(self, keys) -> None:
         pool = BlockPool(4, block_size=BLOCK_SIZE)
-        first, second = pool.take(2), pool.take(2)
-        for block, key in zip([*first, *second], keys, strict=True):
+        taken = pool.take(4)
+        for block, key in zip(taken, keys, strict=True):
             pool.publish(block, key)
-        pool.give_back(second)
-        pool.give_back(first)
+        pool.give_back(taken)
         assert (pool.free, pool.usage) == (4, 0)
-        assert pool.take(1) == [3]  # of the chain given back first, its end
-        assert pool.find(keys) == [0, 1, 2]
-        pool.share([0, 1, 2])
+        assert pool.find(keys) == [0, 1, 2, 3]
+        assert pool.take(1) == [0]
+        assert pool.find(keys) == []
+        assert pool.find(keys[1:]) == [1, 2, 3]
+        pool.share([1, 2, 3])
         assert pool.free == 0
 
     def test_what_lasts_outlasts_the_rest_in_half_of_the_pool(self, keys) -> None:
@@ -333,6 +335,7 @@ class TestBlockPool:
         pool.touch(0)
         assert pool.take(3) == [1, 2, 3]
         assert pool.find(keys) == [0]
+        assert pool.take(1) == [0]  # used once is not used for ever
 
     def test_what_is_forgotten_is_not_found(self, keys) -> None:
         pool = BlockPool(4, block_size=BLOCK_SIZE)
@@ -341,7 +344,7 @@ class TestBlockPool:
         pool.forget(block)
         pool.give_back([block])
         assert pool.find(keys) == []
-        assert pool.take(4) == [0, 1, 2, 3]
+        assert pool.take(4) == [1, 2, 3, 0]
 
     def test_what_nobody_holds_cannot_be_given_back(self) -> None:
         with pytest.raises(ValueError, match="nobody holds"):

@@ -137,7 +137,7 @@ def test_shared_blocks_equal_transformers(model_type, cases, new_engine, vocabul
 
 
 def test_scattered_blocks_equal_transformers(model_type, cases, new_engine, vocabulary) -> None:
-    engine = new_engine(model_type, blocks=400)
-    held = engine.scheduler.blocks.take(200)
+    engine = new_engine(model_type, blocks=1000)
+    held = engine.scheduler.blocks.take(1000)
     engine.scheduler.blocks.give_back(held[::5])  # what is free lies far apart: attention copies it out
     assert generate(engine, cases, ids=vocabulary.ids, seed=0) == [case.expected for case in cases]

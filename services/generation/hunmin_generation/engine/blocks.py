@@ -7,7 +7,6 @@ prompt, outlasts the rest.
 """
 
 import hashlib
-import heapq
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -30,25 +29,23 @@ def next_key(key: Key, tokens: "array[int]") -> Key:
 
 
 class BlockPool:
-    """Hands out block numbers, the lowest free one first: attention reads stretches of neighbours where they lie."""
+    """Hands out blocks in the order of their numbers, around and around: what is taken together lies together.
+
+    Attention reads neighbours where they lie, and copies what is scattered. Content that nobody holds goes when the
+    hand passes it, unless it was used since the hand passed last (the CLOCK policy, Corbato 1968).
+    """
 
     def __init__(self, count: int, *, block_size: int) -> None:
         """Own the blocks 0 to `count - 1`, each of `block_size` tokens."""
         self.count = count
         self.block_size = block_size
-        self._empty = list(range(count))  # a heap
+        self.free = count  # how many blocks nobody holds
+        self._hand = 0
         self._holders = [0] * count
         self._keys: list[list[Key]] = [[] for _ in range(count)]
         self._found: dict[Key, int] = {}
-        # Keyed blocks that nobody holds, least recently used first.
-        self._idle: OrderedDict[int, None] = OrderedDict()
-        self._lasting_idle: OrderedDict[int, None] = OrderedDict()  # dropped only when no other is left
-        self._lasting: set[int] = set()  # held or idle
-
-    @property
-    def free(self) -> int:
-        """How many blocks nobody holds."""
-        return len(self._empty) + len(self._idle) + len(self._lasting_idle)
+        self._used: set[int] = set()  # since the hand passed
+        self._lasting: OrderedDict[int, None] = OrderedDict()  # held or idle, least recently used first
 
     @property
     def usage(self) -> float:
@@ -78,66 +75,68 @@ class BlockPool:
         return self.free - sum(not self._holders[block] for block in blocks)
 
     def take(self, count: int) -> list[int]:
-        """Hold `count` blocks of no content, which must be free; the content longest unused is dropped for them."""
+        """Hold `count` blocks of no content, which must be free."""
         if count > self.free:
             raise ValueError(f"{count} blocks asked for, {self.free} free")
-        while len(self._empty) < count:
-            self.forget(next(iter(self._idle or self._lasting_idle)))
-        taken = [heapq.heappop(self._empty) for _ in range(count)]
-        for block in taken:
-            self._holders[block] = 1
-        return taken
+        return [self._take() for _ in range(count)]
 
     def share(self, blocks: Sequence[int]) -> None:
         """Hold `blocks`, found by their keys, once more."""
         for block in blocks:
             if not self._keys[block]:
                 raise ValueError(f"block {block} has no content to share")
+            self.free -= not self._holders[block]
             self._holders[block] += 1
-            self._idle_of(block).pop(block, None)
+            self.touch(block)
 
     def touch(self, block: int) -> None:
         """Say that the content of `block` was used, without holding it."""
-        if block in (idle := self._idle_of(block)):
-            idle.move_to_end(block)
+        self._used.add(block)
+        if block in self._lasting:
+            self._lasting.move_to_end(block)
 
     def give_back(self, blocks: Sequence[int]) -> None:
-        """Hold `blocks` once less. Later blocks of a sequence are dropped before those that they follow."""
-        for block in reversed(blocks):
+        """Hold `blocks` once less."""
+        for block in blocks:
             if not self._holders[block]:
                 raise ValueError(f"block {block} is given back, but nobody holds it")
             self._holders[block] -= 1
-            if self._holders[block]:
-                continue
-            if self._keys[block]:
-                self._idle_of(block)[block] = None
-            else:
-                heapq.heappush(self._empty, block)
-        while len(self._lasting_idle) > self.count // 2:  # what has lasted long unused gives way to other prefixes
-            block, _ = self._lasting_idle.popitem(last=False)
-            self._lasting.discard(block)
-            self._idle[block] = None
+            self.free += not self._holders[block]
 
     def publish(self, block: int, key: Key, *, lasting: bool = False) -> None:
         """Let others find a block that is held, unless the same content is already there.
 
-        Up to half of the pool keeps `lasting` content while other content could be dropped.
+        The hand passes over `lasting` content, of up to half of the pool: then the longest unused lasts no more.
         """
         if key not in self._found:
             self._found[key] = block
             self._keys[block].append(key)
             if lasting:
-                self._lasting.add(block)
+                self._lasting[block] = None
+                if len(self._lasting) > self.count // 2:
+                    self._lasting.popitem(last=False)
 
     def forget(self, block: int) -> None:
         """Let nobody find `block` any more: its content is dropped, or was never computed."""
         for key in self._keys[block]:
             del self._found[key]
         self._keys[block] = []
-        if block in (idle := self._idle_of(block)):
-            del idle[block]
-            heapq.heappush(self._empty, block)
-        self._lasting.discard(block)
+        self._used.discard(block)
+        self._lasting.pop(block, None)
 
-    def _idle_of(self, block: int) -> "OrderedDict[int, None]":
-        return self._lasting_idle if block in self._lasting else self._idle
+    def _take(self) -> int:
+        for _ in range(2 * self.count):
+            block = self._hand
+            self._hand = (block + 1) % self.count
+            if self._holders[block] or block in self._lasting:
+                continue
+            if block in self._used:
+                self._used.remove(block)
+                continue
+            break
+        else:  # all that is left lasts
+            block = next(block for block in self._lasting if not self._holders[block])
+        self.forget(block)
+        self._holders[block] = 1
+        self.free -= 1
+        return block
