@@ -16,29 +16,37 @@ NAME ?= another
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.synced ## install uv and every package of the lock, where they are not there yet
+setup: .venv/.synced-dev ## install uv and every package of the lock, where they are not there yet
 
 $(UV):
 	@echo "bringing uv into .uv"
 	@$(PYTHON) -m venv .uv
 	@.uv/bin/pip install --quiet uv
 
-# The marker is newer than the lock and every package's own file exactly when nothing needs to be installed.
-.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml training/pyproject.toml) | $(UV)
-	@$(UV) sync --frozen --all-packages --python $(PYTHON)
+# A marker is newer than the lock and every package's own file exactly when nothing needs to be installed. The studio runs
+# without what only developers need: less to bring, and transformers, which imports scipy where it finds it, starts sooner.
+LOCK := uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml training/pyproject.toml)
+SYNC = $(UV) sync --frozen --all-packages --python $(PYTHON)
+
+.venv/.synced: $(LOCK) | $(UV)
+	@$(SYNC) --no-dev --inexact
 	@touch $@
 
-run: setup ## set everything up and run the studio on embedded defaults (Ctrl-C ends it)
+.venv/.synced-dev: $(LOCK) | $(UV)
+	@$(SYNC)
+	@touch .venv/.synced $@
+
+run: .venv/.synced ## set everything up and run the studio on embedded defaults (Ctrl-C ends it)
 	@exec $(BIN)/hunmin run all
 
 demo: setup ## print three completions of 이 영화는 by the starter model, through a gateway of its own
 	@$(BIN)/python e2e/demo.py
 
-key: setup ## make another API key for the studio in HUNMIN_HOME (NAME=…)
+key: .venv/.synced ## make another API key for the studio in HUNMIN_HOME (NAME=…)
 	@$(BIN)/python -m hunmin_gateway.keys create $(NAME)
 
 test: setup ## set everything up and run all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses logical --dist loadgroup
 
 test-data: setup ## the tests that need real data: HUNMIN_DATA=folder make test-data
 	@test -n "$${HUNMIN_DATA:-}" || { echo "set HUNMIN_DATA to the folder that holds text/ and nsmc/"; exit 2; }

@@ -50,6 +50,13 @@ class Studio:
         return response.json()["data"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker of pytest-xdist run all tests of a mode: its studio is started once."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "process" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(f"e2e-{item.callspec.params['process']}"))
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model that users meet, or while it is not there a tiny random one of the same shape."""

@@ -36,6 +36,13 @@ class Studio:
         return AsyncClient(base_url=self.url, api_key=self.key)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker of pytest-xdist run all tests of the studio, which is started once."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group("client"))
+
+
 @pytest.fixture(scope="session")
 def studio() -> Iterator[Studio]:
     """The studio that all tests share."""
