@@ -1,13 +1,10 @@
 """Tuning jobs of the Studio dialect. The tuning service checks and runs them; here they get a caller and a stream."""
 
-import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import Header, Query
 from hunmin_contracts import datasets
-from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import JobId
 from hunmin_contracts.page import Page
 from hunmin_contracts.schema import Schema
@@ -30,7 +27,7 @@ from hunmin_contracts.tuning_jobs import (
     ListJobsRequest,
 )
 from hunmin_contracts.tuning_preview import PREVIEW, Preview, PreviewQuestion, PreviewRequest
-from hunmin_kit.web import Client, EventStream
+from hunmin_kit.web import HEARTBEAT_S, Client, EventStream
 from pydantic import Field
 from starlette.responses import Response
 
@@ -42,8 +39,6 @@ from hunmin_gateway.studio.router import studio_router
 router = studio_router()
 
 _HELLO = b"retry: 2000\n\n"  # ms, after which a browser comes back
-_STILL_HERE = b": nothing new\n\n"  # a proxy cuts a line that is silent
-_SILENCE_S = 15.0
 
 
 class CreateJobBody(JobPlan):
@@ -138,7 +133,7 @@ async def events(
     await parts.tuning.call(DESCRIBE, _named(job_id, caller))  # there, or the answer is a 404 and no stream
     after = query.after if query.after is not None else last_event_id or 0
     request = JobEventsRequest(account_id=caller.account_id, job_id=JobId(job_id), after=after)
-    return EventStream(_frames(parts.tuning, request))
+    return EventStream(_frames(parts.tuning, request), heartbeat_s=HEARTBEAT_S)
 
 
 @router.post("/tuning/preview", summary="Preview a template")
@@ -158,35 +153,10 @@ async def create_job(body: CreateJobBody, caller: Caller, parts: Parts) -> JobIn
     )
 
 
-async def follow(tuning: Client, request: JobEventsRequest) -> AsyncGenerator[JobEvent, None]:
-    """Yield the job's events until it ends, for however long that is: streams between services have a deadline."""
-    after, is_over = request.after, False
-    while not is_over:
-        try:
-            async with tuning.stream(EVENTS, request.model_copy(update={"after": after})) as found:
-                async for event in found:
-                    after = event.root.sequence
-                    yield event
-            is_over = True
-        except HunminError as error:
-            if error.code is not ErrorCode.DEADLINE_EXCEEDED:
-                raise
-
-
 async def _frames(tuning: Client, request: JobEventsRequest) -> AsyncGenerator[bytes, None]:
-    """Yield the events as they are sent, and a comment where nothing comes for a while."""
     yield _HELLO
-    async with aclosing(follow(tuning, request)) as events:
-        while True:
-            coming = asyncio.ensure_future(anext(events, None))
-            try:
-                while not (await asyncio.wait({coming}, timeout=_SILENCE_S))[0]:
-                    yield _STILL_HERE
-            finally:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
-            if (event := coming.result()) is None:
-                return
+    async with tuning.stream(EVENTS, request) as events:
+        async for event in events:
             yield _frame(event)
 
 
