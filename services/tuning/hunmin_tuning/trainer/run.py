@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 
 import torch
+from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.soft_prompts import Manifest
 from hunmin_contracts.tuning import Evaluation, Hyperparameters, StepMetrics, TuningResult
 from hunmin_modeling.checkpoint import Checkpoint, digest_of, load_checkpoint, weight_files
@@ -31,6 +32,12 @@ def run_job(files: JobFolder, workers: Workers, is_asked_to_end: Callable[[], bo
     checkpoint = load_checkpoint(
         job.model_folder, dtype=training_dtype(job.hyperparameters, workers.device), device=workers.device
     )
+    if job.model_digest not in (None, checkpoint.digest):
+        raise HunminError(
+            ErrorCode.CONFLICT,
+            f"The model that is served has the sha256 {str(job.model_digest)[:12]}…, and the folder to train with "
+            f"{checkpoint.digest[:12]}…. Name the same one in HUNMIN_TUNING_MODELS as in HUNMIN_GENERATION_MODELS.",
+        )
     material = Material(
         job.template,
         job.hyperparameters,
