@@ -9,6 +9,7 @@ COMMANDS = {
     "pretrain": "train a model on a corpus, from scratch or from its last checkpoint",
     "export": "write a checkpoint as a Hugging Face folder",
     "evaluate": "measure a model folder: bits per byte, NSMC zero-shot and p-tuned, sample completions",
+    "sample": "draw the labelled reviews that ship with a product",
     "card": "write the model card from what was measured",
 }
 

@@ -30,7 +30,8 @@ QUESTIONS = ("오늘 너무 피곤해", "주말에 뭐 하지?", "영화 추천�
 
 def read_labelled(path: Path) -> list[tuple[str, int]]:
     """Return (review, label) of an NSMC file: TSV id, document, label; header; no quoting."""
-    rows = [line.rstrip("\n").split("\t") for line in path.open(encoding="utf-8")][1:]
+    with path.open(encoding="utf-8") as lines:
+        rows = [line.rstrip("\n").split("\t") for line in lines][1:]
     return [(document.strip(), int(label)) for _, document, label in rows if document.strip()]
 
 
