@@ -17,6 +17,7 @@ from hunmin_gateway.openai.errors import error_response
 from hunmin_gateway.studio import api as studio_api
 from hunmin_gateway.studio import datasets as datasets_api
 from hunmin_gateway.studio import gradients as gradients_api
+from hunmin_gateway.studio import products as products_api
 from hunmin_gateway.studio import scoring as scoring_api
 from hunmin_gateway.studio import soft_prompts as soft_prompts_api
 from hunmin_gateway.studio import tuning as tuning_api
@@ -32,8 +33,8 @@ A Korean language-model studio of one's own. Every request carries an API key: `
 * **TGI** (`/generate`, `/generate_stream`, `/`): works with `huggingface_hub`'s InferenceClient and with
   `text-generation`; a URL is `/` for the default model or `/models/NAME` for another. Errors have TGI's shape.
 * **CLOVA Studio** (`/tuning/v2/tasks`): its tuning API, in its envelope.
-* **Studio** (`/studio/v1`): tokenizers, datasets, tuning jobs, soft prompts, gradients and usage. Errors are problem
-  documents (RFC 9457).
+* **Studio** (`/studio/v1`): tokenizers, datasets, products, tuning jobs, soft prompts, gradients and usage. Errors are
+  problem documents (RFC 9457).
 
 Every answer has the header `x-request-id`; name it when you report a problem.
 """
@@ -61,6 +62,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(soft_prompts_api.router)
     app.include_router(datasets_api.router)
     app.include_router(tuning_api.router)
+    app.include_router(products_api.router)
     app.include_router(tgi_api.health_router)
     app.include_router(tgi_api.router)
     app.include_router(tgi_api.named)

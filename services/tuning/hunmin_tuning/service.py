@@ -59,6 +59,7 @@ async def build(platform: Platform, settings: TuningSettings) -> AsyncGenerator[
     from hunmin_tuning.jobs import api as jobs_api
     from hunmin_tuning.jobs.preparation import Preparation
     from hunmin_tuning.jobs.registry import JobLimits, Registry
+    from hunmin_tuning.products import api as products_api
 
     await platform.check_schema()
     datasets = await new_datasets(platform, settings)
@@ -79,6 +80,7 @@ async def build(platform: Platform, settings: TuningSettings) -> AsyncGenerator[
     app = platform.app(title="Tuning", ready=check_ready, upload_paths=[UPLOAD.path])
     app.include_router(datasets_api.routes(datasets))
     app.include_router(jobs_api.routes(Registry(platform.database(), limits), preparation.check))
+    app.include_router(products_api.routes())
     if settings.slots:
         runner = _runner(platform, limits, backend_of(platform, settings), preparation)
         running.append(asyncio.create_task(runner.run()))
