@@ -11,7 +11,7 @@ SOURCES := libs services training e2e
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine bench-gradients bench-tuning tuning-curves test-vllm test-cluster-jobs clean
+.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine bench-gradients bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ bench-tuning: setup ## a step of p-tuning beside PEFT's
 tuning-curves: setup ## p-tuning through the client library beside a local run: the picture of docs/client.md (needs HUNMIN_DATA)
 	@test -n "$${HUNMIN_DATA:-}" || { echo "set HUNMIN_DATA to the folder that holds nsmc/"; exit 2; }
 	@$(BIN)/python e2e/tuning_curves.py "$$HUNMIN_DATA/nsmc/ratings_train.txt"
+
+tuning-table: setup ## LSTM, MLP and direct rows by 70, 2,000 and 4,000 reviews: docs/tuning-results.md (hours of one core; goes on)
+	@$(BIN)/python e2e/bench/tuning_table.py
 
 clean: ## remove what was installed and built; keeps HUNMIN_HOME
 	rm -rf .venv .uv .vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
