@@ -16,6 +16,7 @@ from hunmin_contracts.usage import UsagePage, UsageRow
 from hunmin.call import Call, Pages, model
 from hunmin.datasets import Datasets
 from hunmin.errors import MissingKeyError
+from hunmin.products import Products
 from hunmin.resource import Resource, SenderT, iterates, sends
 from hunmin.sending import AsyncSender, Retries, Sender
 from hunmin.soft_prompts import SoftPrompts
@@ -35,6 +36,7 @@ class Studio(Resource[SenderT]):
         self.soft_prompts = SoftPrompts(sender)
         self.datasets = Datasets(sender)
         self.tuning_jobs = TuningJobs(sender)
+        self.products = Products(sender)
 
     @property
     def base_url(self) -> str:

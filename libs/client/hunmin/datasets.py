@@ -63,10 +63,12 @@ class Datasets(Resource[SenderT]):
         slots: Sequence[int] = (20,),
         shares: Shares = _SHARES,
         seed: int = 0,
+        train_rows: int | None = None,
+        example_seed: int = 0,
     ) -> Call[DatasetReport]:
         """Say what a job with this template would make of every row, and whether it could start (`passes`).
 
-        Give it what the job is given; `seed` is the job's `split_seed`.
+        Give it what the job is given; `seed` is the job's `split_seed`, `example_seed` that of its hyper-parameters.
         """
         question = ReportQuestion.model_validate(
             {
@@ -76,6 +78,8 @@ class Datasets(Resource[SenderT]):
                 "slots": [*slots],
                 "shares": shares,
                 "seed": seed,
+                "train_rows": train_rows,
+                "example_seed": example_seed,
             }
         )
         path = f"datasets/{segment(reference)}/report"

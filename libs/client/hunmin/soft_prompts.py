@@ -8,15 +8,18 @@ from pathlib import Path
 
 import httpx
 from hunmin_contracts.page import Page
-from hunmin_contracts.peft import CONFIG_FILE, WEIGHTS_FILE
-from hunmin_contracts.soft_prompts import SoftPromptInfo
+from hunmin_contracts.peft import CONFIG_FILE, NOTE_FILE, WEIGHTS_FILE
+from hunmin_contracts.soft_prompts import CompareBody, SoftPromptComparison, SoftPromptInfo
 
 from hunmin.call import Call, Pages, content, model, nothing, segment
 from hunmin.resource import Resource, SenderT, iterates, sends
 
 
 class SoftPrompts(Resource[SenderT]):
-    """The soft prompts of the account. A reference is `name@version`, or `name` for its newest version."""
+    """The soft prompts of the account. A reference is `name@version`, or `name` for its promoted version.
+
+    Until a version of a name is promoted, the name means the newest.
+    """
 
     @sends
     def upload(
@@ -66,14 +69,33 @@ class SoftPrompts(Resource[SenderT]):
         return Call("GET", f"soft-prompts/{segment(reference)}/peft", _unpacked_into(Path(folder)))
 
     @sends
-    def delete(self, reference: str) -> Call[None]:
-        """Delete one version, the newest if `reference` names none."""
+    def promote(self, reference: str) -> Call[SoftPromptInfo]:
+        """Make the name alone mean `name@version` from the next request on, in place of the version promoted before."""
+        return Call("POST", f"soft-prompts/{segment(reference)}/promote", _info)
+
+    @sends
+    def compare(self, references: Sequence[str]) -> Call[SoftPromptComparison]:
+        """Put 2 to 20 soft prompts beside the first: what they were made of, and how their jobs judged them."""
+        return Call("POST", "soft-prompts/compare", _comparison, body=CompareBody(references=[*references]))
+
+    @sends
+    def delete(self, reference: str, *, force: bool = False) -> Call[None]:
+        """Delete one version; a name alone means the one it is served by.
+
+        ConflictError for a promoted version, unless by `force`: requests that name it would be served another.
+        """
         # By its name alone, a second request would delete the version before.
-        is_one_version = "@" in reference
-        return Call("DELETE", f"soft-prompts/{segment(reference)}", nothing, is_repeatable=is_one_version)
+        return Call(
+            "DELETE",
+            f"soft-prompts/{segment(reference)}",
+            nothing,
+            query={"force": "true"} if force else {},
+            is_repeatable="@" in reference,
+        )
 
 
 _info = model(SoftPromptInfo)
+_comparison = model(SoftPromptComparison)
 
 
 def _read(file: bytes | str | os.PathLike[str]) -> tuple[bytes, bytes | None]:
@@ -90,7 +112,8 @@ def _unpacked_into(folder: Path) -> Callable[[httpx.Response], Path]:
     def unpack(response: httpx.Response) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
-            for name in (CONFIG_FILE, WEIGHTS_FILE):  # and nothing else, whatever the archive holds
+            note = [NOTE_FILE] if NOTE_FILE in archive.namelist() else []  # of a template that PEFT does not apply
+            for name in (CONFIG_FILE, WEIGHTS_FILE, *note):  # and nothing else, whatever the archive holds
                 (folder / name).write_bytes(archive.read(name))
         return folder
 

@@ -1,6 +1,6 @@
 """`client.tuning_jobs`: from a dataset to a served soft prompt, asked for, watched, cancelled."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import httpx
@@ -17,6 +17,7 @@ from hunmin_contracts.tuning_jobs import (
     MetricsEvent,
     StateEvent,
 )
+from hunmin_contracts.tuning_preview import Preview, PreviewQuestion
 
 from hunmin.call import LONG_S, Call, Pages, Poll, Stream, event, model, segment
 from hunmin.resource import Resource, SenderT, iterates, sends
@@ -61,6 +62,25 @@ class TuningJobs(Resource[SenderT]):
         body = {"dataset": dataset} | plan.model_dump(mode="json", exclude_unset=True)
         # Sent twice it would be two jobs.
         return Call("POST", "tuning/jobs", _info, body=body, is_repeatable=False, answer_within_s=LONG_S)
+
+    @sends
+    def preview(
+        self,
+        *,
+        template: TuningTemplate | Mapping[str, Any],
+        model: str,
+        dataset: str | None = None,
+        rows: Sequence[Mapping[str, str]] | None = None,
+        **question: Any,
+    ) -> Call[Preview]:
+        """Show rows as a job with this template would ask them: text, tokens, slots, the examples before them.
+
+        They are some of a `dataset`, or `rows` that are given, as text by column. `question` has what else a
+        `PreviewQuestion` has.
+        """
+        asked = {"template": template, "model": model, "dataset": dataset, "rows": rows} | question
+        body = PreviewQuestion.model_validate({name: value for name, value in asked.items() if value is not None})
+        return Call("POST", "tuning/preview", _preview, body=body, answer_within_s=LONG_S)
 
     @iterates
     def list(self, *, state: JobState | None = None, page_size: int | None = None) -> Pages[JobInfo]:
@@ -114,6 +134,7 @@ class TuningJobs(Resource[SenderT]):
 
 
 _info = model(JobInfo)
+_preview = model(Preview)
 _page = model(JobMetricsPage)
 _event = event(JobEvent)
 _TYPES = frozenset({"state", "metrics", "log"})

@@ -6,7 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from hunmin import InvalidRequestError, NotFoundError
+from hunmin import ConflictError, InvalidRequestError, NotFoundError
 from hunmin.tuning import PromptLoss
 from hunmin_contracts.soft_prompts import TENSOR
 from safetensors.torch import load, load_file
@@ -45,8 +45,14 @@ def test_blocking(studio, tmp_path):
         with openai.OpenAI(base_url=f"{studio.url}/v1", api_key=studio.key) as other:
             assert other.completions.create(model="blocking@1", prompt="재미있다", max_tokens=2).usage.completion_tokens
 
-        client.soft_prompts.delete("blocking@2")
-        assert client.soft_prompts.get("blocking") == first
+        compared = client.soft_prompts.compare(["blocking@1", "blocking"]).data
+        assert [one.soft_prompt.version for one in compared] == [1, 2]
+        promoted = client.soft_prompts.promote("blocking@1")
+        assert promoted == client.soft_prompts.get("blocking") == first.model_copy(update={"is_promoted": True})
+        with pytest.raises(ConflictError):
+            client.soft_prompts.delete("blocking@1")
+        client.soft_prompts.delete("blocking@1", force=True)
+        assert client.soft_prompts.get("blocking") == second
         client.soft_prompts.delete("blocking")
         with pytest.raises(NotFoundError):
             client.soft_prompts.get("blocking")

@@ -21,6 +21,17 @@ from rich.console import Console
 AT = "2026-11-28T00:00:00Z"
 TASK = ["--prompt", "{text}<|VIRTUAL_PROMPT_0|>", "--answer", "{label}", "--verbalizer", "0= 나쁨", "1= 좋음"]
 EVALUATION = {"rows": 6, "loss": 0.7, "accuracy": 0.5, "macro_f1": 0.4}
+PRODUCT = {
+    "name": "sentiment",
+    "title": "",
+    "description": "",
+    "template": {"prompt": "{text}<|VIRTUAL_PROMPT_0|>", "answer": "{label}", "verbalizers": {"0": "나", "1": "좋"}},
+    "hyperparameters": {"slots": [9], "epochs": 3},
+    "shares": {"train": 5, "validation": 1, "test": 4},
+    "trial": {"text": "가"},
+    "sample": {"filename": "a.tsv", "format": "tsv", "columns": [], "rows": 1, "size_bytes": 1}
+    | {"license": "CC0", "source": ""},
+}
 RESULT = {
     "steps": 40,
     "best_step": 20,
@@ -61,6 +72,10 @@ class Studio:
     def answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request)
         match request.method, request.url.path.removeprefix("/studio/v1/").split("/"):
+            case "GET", ["products", "sentiment"]:
+                return httpx.Response(200, json=PRODUCT)
+            case "GET", ["products", "sentiment", "sample"]:
+                return httpx.Response(200, text="text\tlabel\n가\t1\n")
             case "POST", ["datasets"]:
                 return httpx.Response(201, json=self.dataset())
             case "GET", ["datasets", _]:
@@ -186,8 +201,21 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestTune:
     def test_goes_from_a_file_to_a_served_soft_prompt(self, reviews):
         studio = Studio()
-        more = ["--name", "good", "--encoder", "mlp", "--slots", "3,4", "--train-rows", "40", "--shares", "8,1,1"]
-        status, shown = ran(studio, "tune", reviews, *more, "--patience", "never", *TASK)
+        more = [
+            "--name",
+            "good",
+            "--encoder",
+            "mlp",
+            "--slots",
+            "3,4",
+            "--train-rows",
+            "40",
+            "--shares",
+            "8,1,1",
+            "--seed",
+            "7",
+        ]
+        status, shown = ran(studio, "tune", reviews, "--name", "good", *more, "--patience", "never", *TASK)
         assert status == Exit.DONE
         lines = shown.splitlines()
         assert lines[:8] == [
@@ -212,9 +240,10 @@ class TestTune:
         ]
         assert "40 steps, stopped early; the soft prompt of step 20 is kept" in lines
         assert "good@2 is served. Ask it:" in lines
-        assert studio.body("/studio/v1/datasets/dataset_1/report")["slots"] == [3, 4]
+        judged = studio.body("/studio/v1/datasets/dataset_1/report")
+        assert (judged["slots"], judged["train_rows"], judged["example_seed"]) == ([3, 4], 40, 7)
         asked = studio.body("/studio/v1/tuning/jobs")
-        assert asked["hyperparameters"] == {"encoder": "mlp", "slots": [3, 4], "patience": None}
+        assert asked["hyperparameters"] == {"encoder": "mlp", "slots": [3, 4], "seed": 7, "patience": None}
         assert asked["train_rows"] == 40
         assert asked["shares"] == {"train": 8, "validation": 1, "test": 1}
         assert (asked["name"], asked["model"], asked["dataset"]) == ("good", "starter", "dataset_1")
@@ -255,6 +284,26 @@ class TestTune:
         assert status == Exit.DONE
         assert shown.endswith("hunmin tune --follow job_1\n")
         assert studio.asked[0].url.path == "/studio/v1/datasets/reviews@3"
+
+    def test_begins_with_what_ships_and_changes_what_is_given(self, reviews):
+        studio = Studio()
+        given = ["--product", "sentiment", "--epochs", "1", "--answer", "{label}."]
+        assert ran(studio, "tune", *given, "--detach")[0] == Exit.DONE
+        upload = next(request for request in studio.asked if request.url.path == "/studio/v1/datasets").content
+        assert b'filename="a.tsv"' in upload
+        assert "\r\n\r\ntext\tlabel\n가\t1\n\r\n".encode() in upload
+        asked = studio.body("/studio/v1/tuning/jobs")
+        assert (asked["name"], asked["shares"]) == ("sentiment", PRODUCT["shares"])
+        assert asked["template"] == PRODUCT["template"] | {"answer": "{label}."}
+        assert asked["hyperparameters"] == {"slots": [9], "epochs": 1}
+        studio = Studio()
+        ran(studio, "tune", reviews, *given, "--name", "good", "--detach")
+        assert "영화 리뷰.csv".encode() in studio.asked[1].content
+        assert studio.body("/studio/v1/tuning/jobs")["name"] == "good"
+
+    def test_needs_something_to_learn_from(self):
+        with pytest.raises(UsageError, match="name a FILE"):
+            ran(Studio(), "tune", "--name", "good", *TASK)
 
     @pytest.mark.parametrize("end", ["failed", "cancelled"])
     def test_says_why_a_job_brought_nothing(self, end, capsys):
@@ -318,7 +367,6 @@ class TestArguments:
     @pytest.mark.parametrize(
         "arguments",
         [
-            ["tune"],
             ["tune", "a.csv", "--follow", "job_1"],
             ["tune", "a.csv", "--verbalizer", "0"],
             ["tune", "a.csv", "--slots", "a"],

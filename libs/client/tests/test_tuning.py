@@ -94,10 +94,26 @@ class TestTraining:
     def test_an_unknown_model_is_named(self, studio):
         with studio.client() as client:
             loss_of = PromptLoss(client, "gpt-4")
-            with pytest.raises(StudioError, match="starter"):
+            with pytest.raises(StudioError, match=r"'gpt-4' is no base model \(starter\)"):
                 _ = loss_of.base
             with pytest.raises(NotFoundError):
                 loss_of(torch.zeros(2, 256), TestAutograd.batch)
+
+
+def test_a_soft_prompt_is_trained_further_as_it_is_served(studio):
+    with studio.client() as client:
+        template, example = "{review}<|VIRTUAL_PROMPT_0|>", GradientExample(fields={"review": "가"}, target="나")
+        first = PromptLoss(client, "starter", template=template, slots=[2])
+        rows = torch.full((2, first.base.d_model), 0.01, dtype=torch.float64)
+        client.soft_prompts.upload(first.file(rows), name="further", model="starter")
+        loss_of = PromptLoss(client, "further@1")
+        assert loss_of(rows, [example]).item() == pytest.approx(first(rows, [example]).item())
+        file = loss_of.file(rows.float() * 2)
+        kept = client.soft_prompts.upload(file, name="further", model="starter")
+        assert (kept.manifest.template, kept.manifest.slots) == (template, [2])
+        assert loss_of.base == first.base
+        for version in (1, 2):
+            client.soft_prompts.delete(f"further@{version}")
 
 
 def test_a_file_says_what_it_was_trained_for(studio):

@@ -213,6 +213,18 @@ class TestDatasets:
 
 
 class TestJobs:
+    async def test_are_previewed_with_given_rows_or_those_of_a_dataset(self, ask, sent):
+        row = {"line": 1, "text": "가나", "tokens": [{"id": 5, "text": "가", "kind": "field"}]}
+        answer = {"served": "{text}", "examples": [], "context_length": 9, "rows": [row]}
+        asked = {"template": TEMPLATE, "model": "starter"}
+        shown = await ask(lambda client: client.tuning_jobs.preview(rows=[{"text": "가"}], slots=[3], **asked), answer)
+        assert shown.rows[0].tokens[0].kind == "field"
+        body = json.loads(sent[0].content)
+        assert (sent[0].url.path, body["slots"]) == ("/studio/v1/tuning/preview", [3])
+        assert (body["rows"], "dataset" in body) == ([{"text": "가"}], False)
+        with pytest.raises(ValueError, match="and not both"):
+            await ask(lambda client: client.tuning_jobs.preview(**asked))
+
     async def test_are_asked_for_with_what_was_given_and_no_more(self, ask, sent):
         def create(client: Any) -> Any:
             hyperparameters = Hyperparameters(patience=None, epochs=2)

@@ -39,7 +39,8 @@ def display_on(console: Console) -> Display:
 def show(event: StateEvent | MetricsEvent | LogEvent, display: Display) -> None:
     """Tell `display` of an event."""
     if isinstance(event, StateEvent):
-        display.stands(_state(event))
+        if event.state != "queued" or event.error:  # its place in the queue says more
+            display.stands(_state(event))
     elif isinstance(event, MetricsEvent):
         if isinstance(event.metrics, StepMetrics):
             display.steps(event.metrics)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hunmin_contracts.datasets import Shares
+from hunmin_contracts.products import Product
 from hunmin_contracts.tuning import EncoderKind, Hyperparameters, TuningTemplate
 from hunmin_contracts.tuning_jobs import JobPlan
 from pydantic import ValidationError
@@ -15,7 +16,8 @@ from hunmin.cli.terminal import UsageError
 
 _NO_TEMPLATE = """say what to learn, for example
   --prompt '{review}<|VIRTUAL_PROMPT_0|> 이 영화는' --answer '{label}' --verbalizer '0= 최악' '1= 최고'
-where {review} and {label} are columns of the file; or name by --template a JSON file of prompt, answer, verbalizers."""
+where {review} and {label} are columns of the file; or name by --template a JSON file of prompt, answer, verbalizers,
+or by --product one that ships: `curl -H "Authorization: Bearer $HUNMIN_API_KEY" URL/studio/v1/products` lists them."""
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
@@ -28,17 +30,22 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     _add(rows, "--split-seed", int, "divide them in another way", metavar="SEED")
 
 
-def plan_of(options: argparse.Namespace) -> JobPlan:
-    """Return the plan; UsageError where the arguments make none."""
+def plan_of(options: argparse.Namespace, product: Product | None = None) -> JobPlan:
+    """Return the plan, begun from `product`; UsageError where the arguments make none."""
     given = vars(options)
-    template = _chosen(given, TuningTemplate.model_fields)
+    begun = {} if product is None else product.model_dump(exclude_unset=True)
+    template = begun.get("template", {})
     if "template" in given:
-        template = _template_file(given["template"]) | template
+        template |= _template_file(given["template"])
+    template |= _chosen(given, TuningTemplate.model_fields)
     if not {"prompt", "answer"} <= template.keys():
         raise UsageError(_NO_TEMPLATE)
-    wanted = _chosen(given, ("name", "model", "columns", "train_rows", "shares", "split_seed", "deadline_s"))
+    fields = ("name", "model", "columns", "train_rows", "shares", "split_seed", "deadline_s")
+    wanted = _chosen(begun, ("name", "shares")) | _chosen(given, fields)
+    if "name" not in wanted:
+        raise UsageError("say by --name what the soft prompt is to be called.")
     wanted["template"] = template
-    wanted["hyperparameters"] = _chosen(given, Hyperparameters.model_fields)
+    wanted["hyperparameters"] = begun.get("hyperparameters", {}) | _chosen(given, Hyperparameters.model_fields)
     try:
         return JobPlan.model_validate(wanted)
     except ValidationError as error:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from hunmin_contracts.datasets import DatasetInfo
+from hunmin_contracts.products import Product
 from hunmin_contracts.tuning_jobs import JobInfo, JobPlan
 from rich.console import Console
 from rich.progress import Progress
@@ -37,10 +38,16 @@ def add(commands: Commands) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    source = parser.add_argument_group("from what").add_mutually_exclusive_group(required=True)
+    group = parser.add_argument_group("from what")
+    source = group.add_mutually_exclusive_group()
     source.add_argument("file", nargs="?", type=Path, metavar="FILE", help="CSV, TSV, JSON Lines or Parquet")
     source.add_argument("--dataset", metavar="NAME@VERSION", help="a dataset that is there already")
     source.add_argument("--follow", metavar="JOB", help="show a job that was started before")
+    group.add_argument(
+        "--product",
+        metavar="NAME",
+        help="begin with what ships: template, parameters, sample",
+    )
     parser.add_argument("--name", default=argparse.SUPPRESS, help="what the soft prompt is called, and the dataset")
     parser.add_argument("--model", default="starter", help="the base model (starter)")
     parser.add_argument("--detach", action="store_true", help="leave as soon as the job is in the queue")
@@ -52,10 +59,11 @@ def tune(options: argparse.Namespace, client: Client, console: Console) -> Exit:
     """Do all of it, and say how it ended."""
     if options.follow:
         return follow(options.follow, client, console)
-    if "name" not in options:
-        raise UsageError("say by --name what the soft prompt is to be called.")
-    plan = plan_of(options)
-    dataset = _dataset(options, plan, client, console)
+    if not (options.file or options.dataset or options.product):
+        raise UsageError("name a FILE to learn from, or a --dataset, or a --product.")
+    product = client.products.get(options.product) if options.product else None
+    plan = plan_of(options, product)
+    dataset = _dataset(options, plan, product, client, console)
     hyperparameters = plan.hyperparameters
     report = client.datasets.report(
         dataset.id,
@@ -65,6 +73,8 @@ def tune(options: argparse.Namespace, client: Client, console: Console) -> Exit:
         slots=hyperparameters.slots,
         shares=plan.shares,
         seed=plan.split_seed,
+        train_rows=plan.train_rows,
+        example_seed=hyperparameters.seed,
     )
     show_report(report, console)
     if not report.passes:
@@ -130,9 +140,14 @@ class _Watch:
             time.sleep(_POLL_S)
 
 
-def _dataset(options: argparse.Namespace, plan: JobPlan, client: Client, console: Console) -> DatasetInfo:
+def _dataset(
+    options: argparse.Namespace, plan: JobPlan, product: Product | None, client: Client, console: Console
+) -> DatasetInfo:
     if options.dataset:
         return client.datasets.get(options.dataset)
+    if product and not options.file:
+        sample = client.products.sample(product.name)
+        return client.datasets.upload(sample, name=plan.name, filename=product.sample.filename)
     path: Path = options.file
     if not console.is_terminal:
         return client.datasets.upload(path, name=plan.name)

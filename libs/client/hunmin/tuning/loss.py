@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hunmin.client import Client
-from hunmin.errors import StudioError, UnexpectedAnswerError
+from hunmin.errors import NotFoundError, StudioError, UnexpectedAnswerError
 from hunmin.tuning.file import soft_prompt_file
 
 
@@ -23,7 +23,8 @@ class PromptLoss:
 
     Call it with rows [n_virtual, d_model] and examples: `GradientExample(fields={"review": …}, target=" 최고")` fills
     `template`, in which `<|VIRTUAL_PROMPT_i|>` takes the next `slots[i]` rows. The gradient flows to the rows, so to
-    whatever made them; the model's weights stay on the server, and as they are.
+    whatever made them; the model's weights stay on the server, and as they are. `model` may be a soft prompt to go on
+    from: then its template and slots hold, unless others are given.
     """
 
     def __init__(
@@ -59,25 +60,35 @@ class PromptLoss:
         loss: Tensor = _RemoteLoss.apply(rows, ask, with_gradient)
         return loss
 
-    @cached_property
+    @property
     def base(self) -> ModelInfo:
         """The base model: its width and the size of its embeddings, which an encoder must know."""
-        found = self.client.models().models
-        for info in found:
-            if info.name == self.model:
-                return info
-        raise StudioError(f"There is no base model {self.model!r}. There is: {', '.join(one.name for one in found)}.")
+        return self._named[0]
 
     def file(self, rows: Tensor, **provenance: str) -> bytes:
         """Return rows [n_virtual, d_model] as a file to upload: served as they were trained, on this model only."""
+        base, named = self._named
         manifest = Manifest(
-            model_digest=self.base.digest,
-            tokenizer_digest=self.base.tokenizer_digest,
-            template=self.template,
-            slots=self.slots,
+            model_digest=base.digest,
+            tokenizer_digest=base.tokenizer_digest,
+            template=named.template if self.template is None else self.template,
+            slots=named.slots if self.slots is None else self.slots,
             provenance=provenance,
         )
         return soft_prompt_file(rows, manifest)
+
+    @cached_property
+    def _named(self) -> tuple[ModelInfo, Manifest]:
+        """The base model, and what a soft prompt says whose name stands in its place: the studio fills its template."""
+        found = {info.name: info for info in self.client.models().models}
+        if self.model in found:
+            return found[self.model], Manifest()
+        try:
+            soft_prompt = self.client.soft_prompts.get(self.model)
+        except (NotFoundError, ValueError):
+            known = ", ".join(found)
+            raise StudioError(f"{self.model!r} is no base model ({known}), and no soft prompt of yours.") from None
+        return found[soft_prompt.model], soft_prompt.manifest
 
     def _templated(self, example: GradientExample) -> GradientExample:
         if self.template is None or example.tokens is not None or example.template is not None:
