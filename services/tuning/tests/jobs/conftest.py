@@ -1,5 +1,6 @@
 """A database of jobs, and requests to put into it; a cluster, where the environment names one."""
 
+import json
 import os
 import secrets
 import socket
@@ -89,7 +90,9 @@ class RealCluster:
         from hunmin_tuning.jobs.backends.pytorchjob.settings import PyTorchJobSettings
 
         place = {"namespace": self.namespace, "kubeconfig": self._kubeconfig, "secrets": ["blobs"]}
-        values = {"image": self._image, "sync_s": 0.2, **place, **settings}
+        theirs = json.loads(os.environ.get("TEST_JOB_SETTINGS", "{}"))  # such as tolerations
+        values = {"image": self._image, "sync_s": 0.2, **place, **theirs, **settings}
+        values["environment"] = {**theirs.get("environment", {}), **settings.get("environment", {})}
         blobs = open_blobs(self._blobs_url, home=Path())
         parsed = PyTorchJobSettings.model_validate(values)
         return PyTorchJobBackend(parsed, blobs, blobs_url=self._blobs_url, command=command)

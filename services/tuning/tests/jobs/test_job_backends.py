@@ -104,7 +104,7 @@ class ClusterPlace(Place):
         super().__init__(folder)
 
     def _new(self) -> JobBackend:
-        return self._cluster.backend(["python", "-S", f"{FOLDER}/{TRAINER.name}"], grace_s=3)
+        return self._cluster.backend(["python", "-S", f"{FOLDER}/{TRAINER.name}"], grace_s=8)
 
     def plan(self, **plan: object) -> None:
         shutil.copy(TRAINER, self.folder)  # goes into the pods with the rest of the folder

@@ -180,9 +180,12 @@ class TestPod:
     def index(self, tmp_path: Path) -> Callable[[], Any]:
         return Mirror(FolderBlobs(tmp_path / "blobs"), JOB, tmp_path / "service", patience_s=0).index
 
+    @pytest.mark.parametrize("code", [0, 2, 3, 77])
+    async def test_alone_it_leaves_what_follows_to_the_queue(self, start, index, code: int):
+        assert await start(exit=code) == code
+        assert (await index()).exit_code == code
+
     async def test_alone_it_leaves_a_crash_to_the_queue(self, start, index):
-        assert await start(exit=77) == 77
-        assert (await index()).exit_code == 77
         assert await start(crash_at=[1]) == 127  # less than 128: the operator must not start it again
         assert (await index()).exit_code == 128 + signal.SIGKILL
 

@@ -65,13 +65,13 @@ class Pod:
     def _status(self, code: int, *, is_last: bool) -> int:
         if self._is_asked_to_end:
             return _ENDED
+        if self._is_alone:
+            return min(code, _PERMANENT)
         if code in (_SUCCEEDED, _WRONG):
             return code if self._is_first else 0  # the first one's word decides
-        if code == _INTERRUPTED:  # by another worker, whose pod was asked to end
-            return _AGAIN
-        if self._is_alone or (self._is_first and is_last):
+        if self._is_first and is_last and code != _INTERRUPTED:
             return min(code, _PERMANENT)
-        return _AGAIN  # lost another worker, or is what the others have lost
+        return _AGAIN  # lost another worker or was told by it to end, or is what the others have lost
 
     async def _train(self, command: Sequence[str]) -> int:
         log = self._folder / LOG
