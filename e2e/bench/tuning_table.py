@@ -55,10 +55,10 @@ LAYOUTS = {
     "around": Layout("<|VIRTUAL_PROMPT_0|>", "<|VIRTUAL_PROMPT_1|>", (10, 10)),
 }
 WORDINGS = (
-    Wording("\n평가:", "부정", "긍정"),  # the product's
+    Wording("\n평가:", " 부정", " 긍정"),  # the product's
     Wording("\n평가:", " 최악", " 최고"),
     Wording("\n평가:", " 재미없다", " 재미있다"),
-    Wording(" 총평:", "부정", "긍정"),
+    Wording(" 총평:", " 부정", " 긍정"),
     Wording(" 총평:", " 최악", " 최고"),
     Wording(" 한마디로", " 최악", " 최고"),
     Wording(" 한마디로", " 재미없다", " 재미있다"),
