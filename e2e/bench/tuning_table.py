@@ -207,6 +207,9 @@ def main() -> None:
         budgets=BUDGETS,
     )
     write_page(ROOT / "docs", figures)
+    shipped, measured = find_product("sentiment").template, runs[-1].job().template
+    if shipped != measured:
+        print(f"product.json asks {shipped.prompt!r}, best on validation was {measured.prompt!r}: correct it")
 
 
 if __name__ == "__main__":
