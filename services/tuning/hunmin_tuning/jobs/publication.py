@@ -1,6 +1,7 @@
 """Brings what a job learned to the service that serves it. What must be known of it is in the job's own files."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from hunmin_contracts.ids import DatasetId
 from hunmin_contracts.soft_prompts import IMPORT, METADATA, ImportRequest, Manifest, SoftPromptOrigin
 from hunmin_contracts.tuning import TuningResult
 from hunmin_kit.web import Client
-from safetensors import safe_open
 
 from hunmin_tuning.jobs.claims import Claim
 from hunmin_tuning.trainer.job import JobFolder
@@ -37,8 +37,10 @@ class Publication:
 
 
 def _manifest(path: Path) -> Manifest:
-    with safe_open(path, framework="numpy") as file:
-        return Manifest.model_validate_json(file.metadata()[METADATA])
+    """Read what the trainer wrote, by hand: safetensors begins with the length of a header in JSON."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return Manifest.model_validate_json(header["__metadata__"][METADATA])
 
 
 async def _whole(path: Path) -> AsyncIterator[bytes]:
