@@ -31,7 +31,7 @@ class StreamEndpoint(Generic[RequestT, EventT]):
     """A call answered by server-sent events, `data:` lines of `event` as JSON; a failure ends it with an `error` event.
 
     `event` is a `RootModel` over a discriminated union, so that each line is typed. One that `is_endless` lasts as long
-    as what it tells of, which may be days: no deadline ends it, only silence, and comments are sent while nothing comes.
+    as what it tells of, which may be days: no deadline ends it, only silence. Comments are sent while nothing comes.
     """
 
     method: Method

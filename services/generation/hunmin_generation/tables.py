@@ -3,7 +3,8 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Index, MetaData, String, UniqueConstraint, func, text
+from hunmin_kit.data.versions import NamedVersion, VersionedName
+from sqlalchemy import JSON, BigInteger, DateTime, Index, MetaData, String, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _NAMES = {"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
@@ -20,17 +21,13 @@ class Table(DeclarativeBase):
     }
 
 
-class SoftPromptNames(Table):
-    """A name of an account, and the last version that it was given: a version that was deleted does not come again."""
+class SoftPromptNames(VersionedName, Table):
+    """The names of soft prompts."""
 
     __tablename__ = "soft_prompt_names"
 
-    account_id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(primary_key=True)
-    last_version: Mapped[int]
 
-
-class SoftPrompt(Table):
+class SoftPrompt(NamedVersion, Table):
     """One version, as contracts' SoftPromptInfo tells it. Its file is in the blob store, under its id.
 
     At most one of a name is promoted, and of a job there is at most one.
@@ -43,10 +40,6 @@ class SoftPrompt(Table):
         Index("uq_soft_prompts_promoted", "account_id", "name", unique=True, postgresql_where=text("is_promoted")),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    account_id: Mapped[str]
-    name: Mapped[str]
-    version: Mapped[int]
     model: Mapped[str]
     n_virtual: Mapped[int]
     d_model: Mapped[int]
@@ -57,4 +50,3 @@ class SoftPrompt(Table):
     is_promoted: Mapped[bool] = mapped_column(server_default=text("false"))
     job_id: Mapped[str | None]
     origin: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

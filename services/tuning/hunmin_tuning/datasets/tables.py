@@ -3,23 +3,20 @@
 from datetime import datetime
 from typing import Any
 
+from hunmin_kit.data.versions import NamedVersion, VersionedName
 from sqlalchemy import BigInteger, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hunmin_tuning.tables import Table
 
 
-class DatasetNames(Table):
-    """A name of an account, and the last version that it was given: a version that was deleted does not come again."""
+class DatasetNames(VersionedName, Table):
+    """The names of datasets."""
 
     __tablename__ = "dataset_names"
 
-    account_id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(primary_key=True)
-    last_version: Mapped[int]
 
-
-class Dataset(Table):
+class Dataset(NamedVersion, Table):
     """One version: contracts' DatasetInfo, `info`. Its file and its rows are in the blob store, under its id."""
 
     __tablename__ = "datasets"
@@ -28,16 +25,11 @@ class Dataset(Table):
         UniqueConstraint("account_id", "name", "digest", "format"),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    account_id: Mapped[str]
-    name: Mapped[str]
-    version: Mapped[int]
     format: Mapped[str]
     digest: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     rows: Mapped[int]
     content: Mapped[dict[str, Any]]  # encoding, columns, findings
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class DatasetReports(Table):
