@@ -156,8 +156,9 @@ def test_embeds_texts_and_scores_continuations(studio):
     with studio.client() as client, studio.http() as http:
         packed = client.embeddings.create(model=studio.model, input=texts)  # as base64, the client's default
         plain = client.embeddings.create(model=studio.model, input=texts[2], encoding_format="float")
-        with pytest.raises(openai.BadRequestError, match=r"tokens.*tokens"):
+        with pytest.raises(openai.BadRequestError, match=r"tokens.*tokens") as refusal:
             client.embeddings.create(model=studio.model, input="긴 글 " * 2000)
+        assert refusal.value.param == "input.0"
         asked = {"model": studio.model, "prompt": "최고의 감동! 이 영화는", "continuations": [" 재미있다", " 책상다"]}
         scored = http.post("/studio/v1/score", json=asked).json()
         rows = http.get("/studio/v1/usage", params={"limit": 10}).json()["data"]

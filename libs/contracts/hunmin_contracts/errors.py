@@ -42,7 +42,7 @@ ERRORS: dict[ErrorCode, ErrorKind] = {
     ErrorCode.INVALID_PARAMETER: ErrorKind(400, "A parameter is not valid", "Correct the parameter that is named."),
     ErrorCode.UNKNOWN_PARAMETER: ErrorKind(400, "A parameter is unknown", "Remove the parameter that is named."),
     ErrorCode.PROMPT_TOO_LONG: ErrorKind(
-        400, "Prompt and completion do not fit the model", "Shorten the prompt or lower max_tokens."
+        400, "Prompt and completion do not fit the model", "Shorten the prompt, or ask for fewer tokens."
     ),
     ErrorCode.UNAUTHENTICATED: ErrorKind(401, "No valid credential", "Send a valid key: Authorization: Bearer KEY."),
     ErrorCode.FORBIDDEN: ErrorKind(403, "Not allowed", "Use a credential that has the right named."),

@@ -14,7 +14,6 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.soft_prompts import METADATA, TENSOR, Manifest
 from hunmin_contracts.tuning import MAX_VIRTUAL_TOKENS
 from pydantic import ValidationError
-from safetensors.torch import save
 from torch import Tensor
 
 MAX_MAGNITUDE = 65504.0  # float16's largest; an embedding's numbers are near 1, and a model makes NaN of huge ones
@@ -36,7 +35,8 @@ _DTYPES = {
     "F16": _Dtype("float16", torch.float16, np.uint16, 0x7FFF, 0x7BFF),
     "BF16": _Dtype("bfloat16", torch.bfloat16, np.uint16, 0x7FFF, 0x477F),
 }
-_NAME_OF = {dtype.torch: dtype.name for dtype in _DTYPES.values()}
+_CODE_OF = {dtype.torch: code for code, dtype in _DTYPES.items()}
+_ALIGNMENT = 8  # of the rows in the file, by spaces behind the header
 _PIECE = 2**16  # numbers looked at together
 _LENGTH_BYTES = 8
 _FOREIGN = {
@@ -105,17 +105,27 @@ def read_file(content: bytes | memoryview, *, d_model: int) -> SoftPromptContent
 
 
 def write_file(rows: Tensor, manifest: Manifest) -> bytes:
-    """Return the file of these rows [n_virtual, d_model], which `read_file` gives back bit for bit."""
-    if rows.dtype not in _NAME_OF:
-        raise _refused(f"The rows are {rows.dtype}, not one of {', '.join(_NAME_OF.values())}.")
+    """Return the file of these rows [n_virtual, d_model], which `read_file` gives back bit for bit.
+
+    The same rows and manifest give the same bytes. (safetensors' own writer shuffles the metadata.)
+    """
+    if rows.dtype not in _CODE_OF:
+        raise _refused(f"The rows are {rows.dtype}, not one of {', '.join(dtype.name for dtype in _DTYPES.values())}.")
     if rows.dim() != 2 or rows.layout != torch.strided:
         raise _refused(f"The rows have the shape {list(rows.shape)}, not [n_virtual, d_model].")
     _check_count(rows.shape[0])
     if not (rows.detach().float().abs() <= MAX_MAGNITUDE).all():  # nor is NaN
         raise _diverged()
-    metadata = {"format": "pt", METADATA: manifest.model_dump_json(exclude_defaults=True)}
-    content: bytes = save({TENSOR: rows.detach().cpu().contiguous()}, metadata=metadata)
-    return content
+    body = rows.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    tensor = {"dtype": _CODE_OF[rows.dtype], "shape": list(rows.shape), "data_offsets": [0, len(body)]}
+    metadata = {"format": "pt", METADATA: _json(manifest.model_dump(mode="json", exclude_defaults=True))}
+    header = _json({"__metadata__": metadata, TENSOR: tensor}).encode()
+    header += b" " * (-len(header) % _ALIGNMENT)
+    return len(header).to_bytes(_LENGTH_BYTES, "little") + header + body
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def _refused(what: str) -> HunminError:

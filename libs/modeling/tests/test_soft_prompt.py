@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hunmin_contracts.tuning import MAX_VIRTUAL_TOKENS
 from hunmin_modeling.soft_prompt import MAX_HEADER_BYTES, TENSOR, read_file, write_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save
 
 D_MODEL = 8
@@ -47,6 +49,25 @@ def test_rows_and_manifest_come_back_bit_for_bit(dtype: torch.dtype) -> None:
     assert found.rows.dtype == dtype
     assert torch.equal(found.rows, rows)
     assert (found.manifest, f"torch.{found.dtype}") == (MANIFEST, str(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_rows_and_manifest_are_the_same_bytes_and_any_reader_knows_them(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    provenance = {f"key {number}": str(number) for number in range(9)}
+    backwards = dict(reversed(provenance.items()))
+    files = {
+        write_file(ROWS.to(dtype), MANIFEST.model_copy(update={"provenance": told}))
+        for told in (provenance, backwards)
+        for _ in range(20)
+    }
+    assert len(files) == 1
+    (tmp_path / "file").write_bytes(files.pop())
+    with safe_open(tmp_path / "file", "pt") as file:
+        assert torch.equal(file.get_tensor(TENSOR), ROWS.to(dtype))
+        assert file.metadata()["format"] == "pt"
+        assert Manifest.model_validate_json(file.metadata()["hunmin"]).provenance == provenance
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [("float32", 65504), ("float16", 65504), ("bfloat16", 65280)])

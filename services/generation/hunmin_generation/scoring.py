@@ -34,6 +34,9 @@ async def score(model: Model, request: ScoreRequest, soft_prompt: HeldSoftPrompt
             "The prompt is empty: a continuation follows at least one token.",
             param="prompt",
         )
+    model.engine.max_tokens(
+        _request(prompt, request.account_id, soft_prompt)
+    )  # or it would be the continuations' fault
     continuations = [await _ids(model, continuation) for continuation in request.continuations]
     events = await _run(
         model,
@@ -41,6 +44,7 @@ async def score(model: Model, request: ScoreRequest, soft_prompt: HeldSoftPrompt
             _request(prompt + ids, request.account_id, soft_prompt, score_from=len(prompt), logprobs=0)
             for ids in continuations
         ],
+        param="continuations",
     )
     return ScoreResponse(
         scores=[_continuation_score(one) for one in events],
@@ -52,7 +56,8 @@ async def score(model: Model, request: ScoreRequest, soft_prompt: HeldSoftPrompt
 async def embed(model: Model, request: EmbedRequest, soft_prompt: HeldSoftPrompt | None) -> EmbedResponse:
     """Return the mean hidden state of each input, its soft prompt's rows included, scaled to length 1."""
     prompts = [await model.encode(text, soft_prompt) for text in request.inputs]
-    events = await _run(model, [_request(ids, request.account_id, soft_prompt, embed=True) for ids in prompts])
+    requests = [_request(ids, request.account_id, soft_prompt, embed=True) for ids in prompts]
+    events = await _run(model, requests, param="inputs")
     return EmbedResponse(
         embeddings=[_embedding(one, len(ids)) for one, ids in zip(events, prompts, strict=True)],
     )
@@ -89,11 +94,15 @@ async def _ids(model: Model, text: str | list[int]) -> list[int]:
     return ids
 
 
-async def _run(model: Model, requests: Sequence[EngineRequest]) -> list[list[Event]]:
-    """Run every request and return its events; the first that fails ends all."""
+async def _run(model: Model, requests: Sequence[EngineRequest], *, param: str) -> list[list[Event]]:
+    """Run every request and return its events; the first that fails ends all. `param`: what they were sent in."""
     generate = model.thread.generate
-    for request in requests:  # one that can never be served costs nothing
-        model.engine.max_tokens(request)
+    for number, request in enumerate(requests):  # one that can never be served costs nothing
+        try:
+            model.engine.max_tokens(request)
+        except HunminError as error:
+            place = f"{param}.{number}"
+            raise HunminError(error.code, f"{place}: {error.message}", **error.details | {"param": place}) from None
     room = asyncio.Semaphore(_AT_ONCE)
     try:
         async with asyncio.TaskGroup() as group:

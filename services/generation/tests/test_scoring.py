@@ -96,18 +96,22 @@ class TestScores:
         assert float(computed.split()[-1]) < 2 * one.prompt_tokens + 60 * (one.continuation_tokens + 8)
 
     @pytest.mark.parametrize(
-        ("fields", "code"),
+        ("fields", "code", "param"),
         [
-            ({"prompt": [], "continuations": ["a"]}, ErrorCode.INVALID_PARAMETER),
-            ({"continuations": [[9999]]}, ErrorCode.INVALID_PARAMETER),
-            ({"continuations": ["a", "긴 " * 400]}, ErrorCode.PROMPT_TOO_LONG),
-            ({"model": "none", "continuations": ["a"]}, ErrorCode.MODEL_NOT_FOUND),
+            ({"prompt": [], "continuations": ["a"]}, ErrorCode.INVALID_PARAMETER, "prompt"),
+            ({"prompt": [9999], "continuations": ["a"]}, ErrorCode.INVALID_PARAMETER, "prompt"),
+            ({"continuations": [[9999]]}, ErrorCode.INVALID_PARAMETER, "continuations.0"),
+            ({"continuations": ["a", "긴 " * 400]}, ErrorCode.PROMPT_TOO_LONG, "continuations.1"),
+            ({"model": "none", "continuations": ["a"]}, ErrorCode.MODEL_NOT_FOUND, "model"),
         ],
     )
-    async def test_what_cannot_be_scored_is_refused(self, service, fields: dict[str, Any], code: ErrorCode) -> None:
+    async def test_what_cannot_be_scored_is_refused(
+        self, service, fields: dict[str, Any], code: ErrorCode, param: str
+    ) -> None:
         with pytest.raises(HunminError) as refused:
             await scores(service, **fields)
-        assert refused.value.code is code
+        assert (refused.value.code, refused.value.details["param"]) == (code, param)
+        assert "max_tokens" not in refused.value.message
 
 
 class TestEmbeddings:
@@ -132,4 +136,5 @@ class TestEmbeddings:
     async def test_one_that_is_too_long_names_both_lengths(self, service) -> None:
         with pytest.raises(HunminError, match="takes 400 tokens") as refused:
             await embeddings(service, inputs=["가", "긴 " * 400])
-        assert refused.value.code is ErrorCode.PROMPT_TOO_LONG
+        assert (refused.value.code, refused.value.details["param"]) == (ErrorCode.PROMPT_TOO_LONG, "inputs.1")
+        assert "max_tokens" not in refused.value.message

@@ -12,6 +12,8 @@ _CODES = {
     ErrorCode.OVERLOADED: "rate_limit_exceeded",
 }
 _TYPES = {429: "rate_limit_error", 403: "permission_error"}
+# What the generation service calls otherwise.
+_NAMES = {"/chat/completions": {"prompt": "messages"}, "/embeddings": {"prompt": "input", "inputs": "input"}}
 
 
 class ErrorDetail(BaseModel):
@@ -45,8 +47,10 @@ def error_body(problem: Problem) -> ErrorBody:
 def error_response(problem: Problem, path: str) -> Response:
     """Return the answer to a request to `path` that failed before its first byte."""
     body = error_body(problem)
-    if path.endswith("/chat/completions") and body.error.param == "prompt":
-        body.error.param = "messages"
+    for ending, names in _NAMES.items():
+        if path.endswith(ending) and body.error.param is not None:
+            name, dot, place = body.error.param.partition(".")
+            body.error.param = f"{names.get(name, name)}{dot}{place}"
     return Response(body.model_dump_json(), status_code=problem.status, media_type="application/json")
 
 

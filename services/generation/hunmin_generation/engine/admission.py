@@ -25,14 +25,14 @@ def max_tokens(request: EngineRequest, *, max_length: int, vocab_size: int) -> i
             param="prompt",
         )
     if length + (1 if asked is None else asked) > max_length:
-        wanted = "" if asked is None else f" and max_tokens is {asked}"
+        # No parameter by name: each dialect has its own, and some calls none.
+        wanted = f", and {asked} are to follow" if asked else ""
+        remedy = "Shorten it or ask for fewer." if asked else "Shorten it."
         raise HunminError(
             ErrorCode.PROMPT_TOO_LONG,
-            f"The prompt has {length} tokens{wanted}; the model takes {max_length} tokens in all. "
-            "Shorten the prompt or lower max_tokens.",
+            f"The prompt has {length} tokens{wanted}; the model takes {max_length} tokens in all. {remedy}",
             param="prompt",
             prompt_tokens=length,
-            max_tokens=asked,
             context_length=max_length,
         )
     return max_length - length if asked is None else asked
