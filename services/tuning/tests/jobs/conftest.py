@@ -91,7 +91,8 @@ class RealCluster:
 
         place = {"namespace": self.namespace, "kubeconfig": self._kubeconfig, "secrets": ["blobs"]}
         theirs = json.loads(os.environ.get("TEST_JOB_SETTINGS", "{}"))  # such as tolerations
-        values = {"image": self._image, "sync_s": 0.2, **place, **theirs, **settings}
+        share = {"requests": {"cpu": "500m", "memory": "256Mi"}}  # without one, everything else goes first
+        values = {"image": self._image, "sync_s": 0.2, "resources": share, **place, **theirs, **settings}
         values["environment"] = {**theirs.get("environment", {}), **settings.get("environment", {})}
         blobs = open_blobs(self._blobs_url, home=Path())
         parsed = PyTorchJobSettings.model_validate(values)
