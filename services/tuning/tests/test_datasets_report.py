@@ -163,3 +163,11 @@ class TestSplits:
 
     def test_ten_rows_are_enough_for_every_split(self) -> None:
         assert Counter(assign(10, Shares(), 0)) == {"train": 8, "validation": 1, "test": 1}
+
+
+def test_rows_to_train_with_are_counted_and_must_have_two_labels(tokenizer: Tokenizer) -> None:
+    by_label = [(text, str(number // 20)) for number, text in enumerate(TEXTS)]  # all of one label first
+    report = judged(tokenizer, by_label, train_rows=10)
+    assert (report.splits["train"], [each[0] for each in found(report)]) == (10, ["one_label"])
+    assert judged(tokenizer, by_label, train_rows=20).passes
+    assert found(judged(tokenizer, by_label, train_rows=33)) == [("too_few_rows", "error", [])]
