@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hunmin import Client
+from hunmin import Client, Retries, UnavailableError
 from hunmin.cli import jobs as jobs_command
 from hunmin.cli import tune as tune_command
 from hunmin.cli.plan import plan_of
@@ -59,11 +59,13 @@ class Studio:
     end: str = "succeeded"
     prompt: str = TASK[1]
     interrupts: int = 0  # before the events go on
+    is_away: int = 0  # for so many requests for events
     asked: list[httpx.Request] = field(default_factory=list)
     state: str = "queued"
 
     def client(self) -> Client:
-        return Client(api_key="k", base_url="http://studio.example/", transport=httpx.MockTransport(self.answer))
+        transport, retries = httpx.MockTransport(self.answer), Retries(limit=1, first_s=0.001)
+        return Client(api_key="k", base_url="http://studio.example/", transport=transport, retries=retries)
 
     def body(self, path: str) -> Any:
         (request,) = [request for request in self.asked if (request.method, request.url.path) == ("POST", path)]
@@ -98,6 +100,9 @@ class Studio:
                     self.state = "running"
                 return httpx.Response(200, json=self.job())
             case "GET", ["tuning", "jobs", "job_1", "events"]:
+                if self.is_away:
+                    self.is_away -= 1
+                    return httpx.Response(503, json={"code": "unavailable", "detail": "The studio restarts."})
                 after = int(request.headers.get("last-event-id", 0))
                 return httpx.Response(
                     200, headers={"content-type": "text/event-stream"}, stream=Events(self.events(after))
@@ -313,6 +318,14 @@ class TestTune:
         assert message.startswith(f"hunmin: job_1 {end}")
         assert ("The process was killed." in message) == (end == "failed")
         assert "hunmin jobs logs job_1" in message
+
+    def test_waits_for_a_studio_that_is_away(self, monkeypatch):
+        status, shown = ran(Studio(queue=[], is_away=5), "tune", "--follow", "job_1")
+        assert status == Exit.DONE
+        assert shown.count("no answer, trying again: 503 unavailable: The studio restarts.\n") == 1
+        monkeypatch.setattr(tune_command, "_AWAY_S", 0)
+        with pytest.raises(UnavailableError):
+            ran(Studio(queue=[], is_away=5), "tune", "--follow", "job_1")
 
     def test_draws_a_bar_in_a_terminal(self, reviews):
         status, shown = ran(Studio(), "tune", reviews, "--name", "good", *TASK, terminal=True)

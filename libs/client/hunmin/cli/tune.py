@@ -16,10 +16,11 @@ from hunmin.cli.outcome import show_report, show_result, show_served
 from hunmin.cli.plan import add_plan, plan_of
 from hunmin.cli.terminal import Commands, Exit, UsageError, run, say
 from hunmin.client import Client
-from hunmin.errors import ConflictError
+from hunmin.errors import ConflictError, UnavailableError, UnreachableError
 from hunmin.tuning_jobs import ENDED
 
 _POLL_S = 1.0
+_AWAY_S = 600.0  # a studio that is away for longer than an upgrade takes is not waited for
 _EPILOG = f"""The studio is the one at HUNMIN_BASE_URL (http://127.0.0.1:8080), the key HUNMIN_API_KEY.
 Ctrl-C asks whether to cancel the job; without a terminal it leaves the job alone.
 
@@ -121,21 +122,32 @@ class _Watch:
         self._jobs = client.tuning_jobs
         self._console = console
         self._seen = 0
+        self._answered = time.monotonic()
 
     def until_end(self) -> JobInfo:
-        """Show the job until it has ended."""
+        """Show the job until it has ended; it goes on while the studio's gateway is away, so wait for that too."""
         with display_on(self._console) as display:
             while True:
-                self._wait_in_queue(display)
-                for event in self._jobs.events(self._job_id, after=self._seen):
-                    show(event, display)
-                    self._seen = event.sequence
-                job = self._jobs.get(self._job_id)
-                if job.state in ENDED:
-                    return job
+                try:
+                    job = self._read_on(display)
+                    if job.state in ENDED:
+                        return job
+                except (UnavailableError, UnreachableError) as error:
+                    if time.monotonic() - self._answered > _AWAY_S:
+                        raise
+                    display.stands(f"no answer, trying again: {error}")
+                    time.sleep(_POLL_S)
+
+    def _read_on(self, display: Display) -> JobInfo:
+        self._wait_in_queue(display)
+        for event in self._jobs.events(self._job_id, after=self._seen):
+            show(event, display)
+            self._seen, self._answered = event.sequence, time.monotonic()
+        return self._jobs.get(self._job_id)
 
     def _wait_in_queue(self, display: Display) -> None:
         while (job := self._jobs.get(self._job_id)).state == "queued":
+            self._answered = time.monotonic()
             display.stands(queue_text(job))
             time.sleep(_POLL_S)
 
