@@ -64,20 +64,7 @@ def manifest(job_id: JobId, settings: PyTorchJobSettings, *, blobs_url: str, com
 
 
 def _pod(job_id: JobId, settings: PyTorchJobSettings, *, blobs_url: str, command: Sequence[str]) -> dict[str, Any]:
-    volumes: list[dict[str, Any]] = [
-        {"name": "job", "emptyDir": {}},
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},  # the 64 MiB of a container are too few for NCCL
-    ]
-    mounts: list[dict[str, Any]] = [
-        {"name": "job", "mountPath": FOLDER},
-        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the pod's own
-        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
-    ]
-    for number, mount in enumerate(settings.mounts):
-        claim = {"claimName": mount.claim, "readOnly": True}
-        volumes.append({"name": f"mount-{number}", "persistentVolumeClaim": claim})
-        mounts.append({"name": f"mount-{number}", "mountPath": mount.path, "readOnly": True})
+    volumes, mounts = _volumes(settings)
     options = {
         "job": job_id,
         "blobs": blobs_url,
@@ -126,3 +113,22 @@ def _pod(job_id: JobId, settings: PyTorchJobSettings, *, blobs_url: str, command
     if settings.priority_class is not None:
         pod["priorityClassName"] = settings.priority_class
     return pod
+
+
+def _volumes(settings: PyTorchJobSettings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the volumes of a pod, and where they are in it."""
+    volumes: list[dict[str, Any]] = [
+        {"name": "job", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},  # the 64 MiB of a container are too few for NCCL
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "job", "mountPath": FOLDER},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the pod's own
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+    ]
+    for number, mount in enumerate(settings.mounts):
+        claim = {"claimName": mount.claim, "readOnly": True}
+        volumes.append({"name": f"mount-{number}", "persistentVolumeClaim": claim})
+        mounts.append({"name": f"mount-{number}", "mountPath": mount.path, "readOnly": True})
+    return volumes, mounts
