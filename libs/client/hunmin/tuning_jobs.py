@@ -71,14 +71,23 @@ class TuningJobs(Resource[SenderT]):
         model: str,
         dataset: str | None = None,
         rows: Sequence[Mapping[str, str]] | None = None,
-        **question: Any,
+        limit: int | None = None,
+        offset: int | None = None,
+        columns: Mapping[str, str] | None = None,
+        slots: Sequence[int] | None = None,
+        shares: Shares | None = None,
+        seed: int | None = None,
+        train_rows: int | None = None,
+        example_seed: int | None = None,
     ) -> Call[Preview]:
         """Show rows as a job with this template would ask them: text, tokens, slots, the examples before them.
 
-        They are some of a `dataset`, or `rows` that are given, as text by column. `question` has what else a
-        `PreviewQuestion` has.
+        They are `limit` rows of a `dataset` behind the first `offset`, or `rows` that are given, as text by column; the
+        rest is as for a report.
         """
-        asked = {"template": template, "model": model, "dataset": dataset, "rows": rows} | question
+        asked: dict[str, Any] = {"template": template, "model": model, "dataset": dataset, "rows": rows, "limit": limit}
+        asked |= {"offset": offset, "columns": columns, "slots": slots, "shares": shares, "seed": seed}
+        asked |= {"train_rows": train_rows, "example_seed": example_seed}
         body = PreviewQuestion.model_validate({name: value for name, value in asked.items() if value is not None})
         return Call("POST", "tuning/preview", _preview, body=body, answer_within_s=LONG_S)
 
