@@ -32,8 +32,8 @@ ENCODERS: tuple[EncoderKind, ...] = ("lstm", "mlp", "direct")
 # The same for every encoder. Fewer reviews are seen more often, in smaller batches: so there are enough steps.
 BUDGETS = {
     70: {"epochs": 30, "batch_size": 8, "patience": 10},
-    2000: {"epochs": 10, "batch_size": 32, "patience": 4},
-    4000: {"epochs": 8, "batch_size": 32, "patience": 4},
+    2000: {"epochs": 16, "batch_size": 32, "patience": 4},
+    4000: {"epochs": 12, "batch_size": 32, "patience": 4},
 }
 SEARCHED_ON, SEARCH = 2000, {"epochs": 4, "batch_size": 32, "patience": None}
 RATES = (0.002, 0.005, 0.02)
