@@ -71,6 +71,11 @@ def name() -> str:
     return f"tune-{secrets.token_hex(6)}"
 
 
+def heed_ctrl_c() -> None:
+    """Undo what a shell does to its background jobs, which a test run may be: they ignore SIGINT, and so do theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def job_in(output: str) -> str:
     return next(word for word in output.split() if word.startswith("job_"))
 
@@ -153,7 +158,12 @@ def test_an_interruption_without_a_terminal_leaves_the_job_alone(hunmin, environ
     assert started.returncode == 0, started.stderr
     job = job_in(started.stdout)
     following = subprocess.Popen(
-        [HUNMIN, "tune", "--follow", job], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [HUNMIN, "tune", "--follow", job],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
     assert following.stdout is not None
     for line in following.stdout:
@@ -174,7 +184,13 @@ def test_ctrl_c_in_a_terminal_asks_and_cancels(hunmin, environ, reviews, studio)
     arguments = ["tune", str(reviews), "--name", called, "--model", studio.model, *LONG, *TASK]
     asks = "go on watching (Enter)?"
     terminal = pexpect.spawn(
-        HUNMIN, arguments, env=environ | {"TERM": "xterm"}, dimensions=(24, 160), encoding="utf-8", timeout=PATIENCE_S
+        HUNMIN,
+        arguments,
+        env=environ | {"TERM": "xterm"},
+        dimensions=(24, 160),
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+        preexec_fn=heed_ctrl_c,
     )
     terminal.expect(r"(job_\w+) learns")
     job = terminal.match.group(1)

@@ -62,6 +62,7 @@ class Studio:
     is_away: int = 0  # for so many requests for events
     asked: list[httpx.Request] = field(default_factory=list)
     state: str = "queued"
+    job_id: str = "job_1"
 
     def client(self) -> Client:
         transport, retries = httpx.MockTransport(self.answer), Retries(limit=1, first_s=0.001)
@@ -134,7 +135,7 @@ class Studio:
             "dataset_id": "dataset_1",
         }
         place = {"position": self.queue[0], "starts_in_s": 300} if self.state == "queued" and self.queue else None
-        told = {"id": "job_1", "request": request, "state": self.state, "attempt": 1, "is_cancel_wanted": False}
+        told = {"id": self.job_id, "request": request, "state": self.state, "attempt": 1, "is_cancel_wanted": False}
         told |= {"step": 0, "total_steps": None, "created_at": AT, "started_at": None, "ended_at": None, "queue": place}
         error = {"code": "internal", "message": "The process was killed."} if self.state == "failed" else None
         done = self.state == "succeeded"
@@ -407,6 +408,11 @@ class TestJobs:
         rows = [line.split() for line in shown.splitlines() if "job_1" in line]
         assert [row[:4] for row in rows] == [["job_1", "succeeded", "good@2", "starter"]] * 3
         assert dict(studio.asked[0].url.params) == {"state": "succeeded", "limit": "3"}
+
+    def test_have_their_ids_in_one_piece_however_narrow_the_terminal(self):
+        studio = Studio(state="succeeded", job_id="job_" + "0123456789" * 4)
+        _, shown = ran(studio, "jobs", "list", "--limit", "1")
+        assert studio.job_id in shown
 
     def test_are_shown_cancelled_and_read(self):
         _, shown = ran(Studio(queue=[], state="succeeded"), "jobs", "show", "job_1")

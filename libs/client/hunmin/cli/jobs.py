@@ -51,11 +51,12 @@ def jobs(options: argparse.Namespace, client: Client, console: Console) -> Exit:
 def _show_list(found: list[JobInfo], console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("job", "state", "soft prompt", "model", "step", "created"):
-        table.add_column(title, no_wrap=True)
+        widest = max((len(job.id) for job in found), default=0) if title == "job" else None
+        table.add_column(title, overflow="fold", min_width=widest)  # an id is to be copied: it stands in one piece
     for job in found:
         name = job.soft_prompt or job.request.name
         table.add_row(job.id, job.state, name, job.request.model, _steps(job), f"{job.created_at:%Y-%m-%d %H:%M} UTC")
-    console.print(table, soft_wrap=True)
+    console.print(table)
 
 
 def _show(job: JobInfo, console: Console) -> None:

@@ -13,6 +13,8 @@ from hunmin.errors import StudioError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+_FILE_WIDTH = 160  # where there is no terminal, a table need not be narrow
+
 
 class Exit(IntEnum):
     """How a subcommand ends, for scripts."""
@@ -33,7 +35,7 @@ def run(act: Callable[[Client, Console], Exit]) -> int:
     """Do `act` with a client as the environment has it; what goes wrong is one line on stderr."""
     try:
         with Client() as client:
-            return act(client, Console())
+            return act(client, Console(width=None if sys.stdout.isatty() else _FILE_WIDTH))
     except UsageError as error:
         return _end(str(error), Exit.USAGE)
     except (StudioError, OSError, ValueError) as error:
