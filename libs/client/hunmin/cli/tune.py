@@ -10,6 +10,7 @@ from hunmin_contracts.products import Product
 from hunmin_contracts.tuning_jobs import JobInfo, JobPlan
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 from hunmin.cli.display import Display, display_on, queue_text, show
 from hunmin.cli.outcome import show_report, show_result, show_served
@@ -173,7 +174,7 @@ def _dataset(
 def _ask(console: Console) -> str:
     """Return `c` to cancel the job, `d` to leave it alone, or anything else to go on."""
     try:
-        answer = console.input("\nCancel the job (c), leave it and detach (d), or go on watching (Enter)? ")
+        answer = console.input(Text("\nCancel the job (c), leave it and detach (d), or go on watching (Enter)? "))
     except (KeyboardInterrupt, EOFError):
         return "d"
     return answer.strip().lower()
