@@ -11,7 +11,7 @@ SOURCES := libs services training e2e
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-data lint format bench-tokenizer bench-engine bench-gradients bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
+.PHONY: help setup run demo key test test-data test-faults lint format bench-tokenizer bench-engine bench-gradients bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ test-cluster-jobs: setup ## the contract suite of job backends on a real cluster
 	@TEST_KUBECONFIG="$$KUBECONFIG" TEST_TRAINER_IMAGE="$${TRAINER_IMAGE:-localhost/hunmin-tuning:test}" \
 		$(BIN)/pytest services/tuning/tests/jobs/test_job_backends.py services/tuning/tests/jobs/test_pytorchjob.py \
 		-k "cluster or TwoPods"
+
+test-faults: setup ## the long tests in which processes are killed at random moments
+	@$(BIN)/pytest --timeout 900 e2e/faults
 
 lint: setup ## check style, types, direction of dependency and size
 	@$(BIN)/ruff check $(SOURCES)

@@ -100,3 +100,10 @@ def studio(process: StudioProcess | None) -> Studio:
         model=os.environ.get("E2E_MODEL", names[0]),
         generation_metrics_url=None if process is None or process.one_process else metrics_url,
     )
+
+
+@pytest.fixture
+def http(studio: Studio) -> Iterator[httpx.Client]:
+    """A bare HTTP client that sends the key."""
+    with studio.http() as client:
+        yield client

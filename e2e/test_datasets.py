@@ -5,13 +5,11 @@ import io
 import json
 import secrets
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 PATH = "/studio/v1/datasets"
 TEMPLATE = {
@@ -106,12 +104,6 @@ ARCHIVES = [
     Bad("a zip that calls itself CSV", workbook()),
     Bad("gzip", gzip.compress(table(GOOD).encode()), filename="reviews.csv.gz"),
 ]
-
-
-@pytest.fixture
-def http(studio) -> Iterator[httpx.Client]:
-    with studio.http() as client:
-        yield client
 
 
 def upload(http: httpx.Client, content: bytes, filename: str = "reviews.csv") -> httpx.Response:
