@@ -15,6 +15,7 @@ from hunmin_generation.engine.engine import Engine, EngineLimits
 from hunmin_generation.gradients.worker import GradientWorker
 from hunmin_modeling.checkpoint import Checkpoint, load_checkpoint
 from hunmin_modeling.gradient import Gradients, Wanted
+from hunmin_modeling.linear import multiplies_bfloat16
 from hunmin_modeling.soft_prompt import SoftPromptRows
 
 SOFT_PROMPTS, ROWS = 32, 20
@@ -24,8 +25,9 @@ Metrics = dict[str, dict[str, object]]
 
 
 def compare_serving(folder: Path, *, rounds: int, threads: int) -> Metrics:
-    """Measure everything in bfloat16."""
-    checkpoint = load_checkpoint(folder, dtype=torch.bfloat16)
+    """Measure everything in bfloat16, or on a processor without it in float32, which the metrics' names then say."""
+    dtype, suffix = (torch.bfloat16, "") if multiplies_bfloat16() else (torch.float32, "_float32")
+    checkpoint = load_checkpoint(folder, dtype=dtype)
     engine = Engine(checkpoint, Letters(), EngineLimits(kv_bytes=512 * 2**20))
     metrics: Metrics = {}
     with asyncio.Runner() as runner:
@@ -34,9 +36,10 @@ def compare_serving(folder: Path, *, rounds: int, threads: int) -> Metrics:
             metrics[f"soft_prompts_{count}_requests"] = _soft_prompts(runner, engine, count, rounds, threads)
         metrics["time_to_first_token_cached"] = runner.run(_first_token(engine, threads))
         metrics["decode_p95_with_gradients"] = runner.run(_with_gradients(engine, checkpoint, rounds, threads))
-    for name, metric in metrics.items():
+    named = {f"{name}{suffix}": metric for name, metric in metrics.items()}
+    for name, metric in named.items():
         print(name, metric, flush=True)
-    return metrics
+    return named
 
 
 def _soft_prompts(runner: asyncio.Runner, engine: Engine, count: int, rounds: int, threads: int) -> dict[str, object]:
