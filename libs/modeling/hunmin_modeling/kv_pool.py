@@ -1,5 +1,6 @@
 """The keys and values of every running sequence, in blocks of one pool. Must not know which sequence owns a block."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig
@@ -12,9 +13,10 @@ class KvPool:
         """Reserve `blocks` blocks of `block_size` tokens for a model of that shape."""
         layers, heads, width = _shape(config)
         self.block_size = block_size
-        # Zeros, not garbage: attention gives weight 0 to places where no token is, and 0 * NaN is NaN. They take their
-        # memory at once, so that a process that has started has room for all that comes.
-        self._all = torch.zeros(layers, 2, blocks, heads, block_size, width, dtype=dtype)
+        # Zeros, not garbage: attention gives weight 0 to places where no token is, and 0 * NaN is NaN. NumPy's take no
+        # memory before they are written, torch's all of it at once.
+        shape = (layers, 2, blocks, heads, block_size, width)
+        self._all = torch.from_numpy(np.zeros((*shape[:-1], width * dtype.itemsize), np.uint8)).view(dtype)
         self.keys, self.values = ([part[which] for part in self._all] for which in range(2))
 
     def clear(self, blocks: Tensor) -> None:

@@ -300,6 +300,21 @@ class TestBlockPool:
         with pytest.raises(ValueError, match="3 blocks"):
             pool.take(3)
 
+    def test_rounds_become_longer_only_as_they_fill_up(self) -> None:
+        pool = BlockPool(64, block_size=BLOCK_SIZE)
+        touched = set()
+        for _ in range(50):
+            touched.update(taken := pool.take(3))
+            pool.give_back(taken)
+        assert touched == set(range(16))
+        keys = [root_key(str(number)) for number in range(60)]
+        for key in keys:
+            (block,) = pool.take(1)
+            pool.publish(block, key)
+            pool.give_back([block])
+        assert all(pool.find([key]) for key in keys)  # nothing goes while there is room that was never used
+        assert (len(pool.take(64)), pool.free) == (64, 0)
+
     def test_content_is_kept_until_the_room_is_needed(self, keys) -> None:
         pool = BlockPool(4, block_size=BLOCK_SIZE)
         taken = pool.take(4)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 Key = bytes
+_FIRST_ROUND = 16
 
 
 def root_key(*parts: str) -> Key:
@@ -32,7 +33,9 @@ class BlockPool:
     """Hands out blocks in the order of their numbers, around and around: what is taken together lies together.
 
     Attention reads neighbours where they lie, and copies what is scattered. Content that nobody holds goes when the
-    hand passes it, unless it was used since the hand passed last (the CLOCK policy, Corbato 1968).
+    hand passes it, unless it was used since the hand passed last (the CLOCK policy, Corbato 1968). While there are
+    blocks that were never used no content goes, and the rounds become longer only as they fill up: memory that is not
+    needed is not touched.
     """
 
     def __init__(self, count: int, *, block_size: int) -> None:
@@ -41,6 +44,8 @@ class BlockPool:
         self.block_size = block_size
         self.free = count  # how many blocks nobody holds
         self._hand = 0
+        self._opened = min(count, _FIRST_ROUND)  # blocks of a round: those behind them were never used
+        self._empty = self._opened  # of these, neither held nor with content
         self._holders = [0] * count
         self._keys: list[list[Key]] = [[] for _ in range(count)]
         self._found: dict[Key, int] = {}
@@ -101,7 +106,9 @@ class BlockPool:
             if not self._holders[block]:
                 raise ValueError(f"block {block} is given back, but nobody holds it")
             self._holders[block] -= 1
-            self.free += not self._holders[block]
+            if not self._holders[block]:
+                self.free += 1
+                self._empty += not self._keys[block]
 
     def publish(self, block: int, key: Key, *, lasting: bool = False) -> None:
         """Let others find a block that is held, unless the same content is already there.
@@ -120,23 +127,37 @@ class BlockPool:
         """Let nobody find `block` any more: its content is dropped, or was never computed."""
         for key in self._keys[block]:
             del self._found[key]
+        self._empty += bool(self._keys[block]) and not self._holders[block]
         self._keys[block] = []
         self._used.discard(block)
         self._lasting.pop(block, None)
 
     def _take(self) -> int:
-        for _ in range(2 * self.count):
-            block = self._hand
-            self._hand = (block + 1) % self.count
-            if self._holders[block] or block in self._lasting:
-                continue
-            if block in self._used:
-                self._used.remove(block)
-                continue
-            break
-        else:  # all that is left lasts
-            block = next(block for block in self._lasting if not self._holders[block])
+        block = self._next()
         self.forget(block)
         self._holders[block] = 1
+        self._empty -= 1
         self.free -= 1
         return block
+
+    def _next(self) -> int:
+        """Move the hand to a block that may be taken."""
+        for _ in range(2 * self.count):
+            if self._hand == self._opened:
+                self._begin_round()
+            block = self._hand
+            self._hand += 1
+            if self._holders[block] or block in self._lasting or (self._keys[block] and self._opened < self.count):
+                continue
+            if block not in self._used:
+                return block
+            self._used.remove(block)
+        return next(block for block in self._lasting if not self._holders[block])  # all that is left lasts
+
+    def _begin_round(self) -> None:
+        if self._opened < self.count and 2 * self._empty < self._opened:
+            opened = min(self.count, 2 * self._opened)
+            self._empty += opened - self._opened
+            self._opened = opened
+        else:
+            self._hand = 0
