@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_camel
 from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
 from hunmin_gateway.clova.envelope import Camel, Envelope
 from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.listing import read_all
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.public_schema import NAME, PublicSchema, only, said
 from hunmin_gateway.studio.tuning import CreateJobBody, create_job
@@ -211,14 +212,9 @@ async def delete(task_id: str, caller: CallerDep, parts: PartsDep) -> Envelope[N
 
 
 async def _all_jobs(caller: Caller, parts: Parts) -> list[JobInfo]:
-    found: list[JobInfo] = []
-    has_more = True
-    while has_more:
-        after = found[-1].id if found else None
-        page = await parts.tuning.call(LIST, ListJobsRequest(account_id=caller.account_id, limit=200, after=after))
-        found += page.data
-        has_more = page.has_more
-    return found
+    return await read_all(
+        lambda after: parts.tuning.call(LIST, ListJobsRequest(account_id=caller.account_id, limit=200, after=after))
+    )
 
 
 def _named(task_id: str, caller: Caller) -> JobRequest:

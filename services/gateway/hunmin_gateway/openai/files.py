@@ -30,6 +30,7 @@ from starlette.responses import Response
 
 from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.listing import read_all
 from hunmin_gateway.openai.results import job_of_results, read_results
 from hunmin_gateway.openai.router import PREFIX, openai_router
 from hunmin_gateway.parts import Parts, PartsDep
@@ -210,14 +211,9 @@ def _told(finding: Finding) -> str:
 
 
 async def _all_datasets(caller: Caller, parts: Parts) -> list[DatasetInfo]:
-    found: list[DatasetInfo] = []
-    has_more = True
-    while has_more:
-        after = found[-1].id if found else None
-        page = await parts.tuning.call(LIST, ListRequest(account_id=caller.account_id, limit=200, after=after))
-        found += page.data
-        has_more = page.has_more
-    return found
+    return await read_all(
+        lambda after: parts.tuning.call(LIST, ListRequest(account_id=caller.account_id, limit=200, after=after))
+    )
 
 
 async def _find(file_id: str, caller: Caller, parts: Parts) -> DatasetInfo:

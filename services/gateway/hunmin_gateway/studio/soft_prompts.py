@@ -36,6 +36,7 @@ from starlette.responses import Response, StreamingResponse
 
 from hunmin_gateway.authentication import CallerDep
 from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.listing import read_all
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.studio.comparison import compare
 from hunmin_gateway.studio.router import studio_router
@@ -170,14 +171,9 @@ async def delete(reference: str, query: Annotated[DeleteQuery, Query()], caller:
 
 async def all_of(caller: Caller, parts: Parts) -> list[SoftPromptInfo]:
     """Return every soft prompt of the caller's account, by name, newest version first."""
-    found: list[SoftPromptInfo] = []
-    has_more = True
-    while has_more:
-        after = found[-1].id if found else None
-        page = await parts.generation.call(LIST, ListRequest(account_id=caller.account_id, limit=200, after=after))
-        found += page.data
-        has_more = page.has_more
-    return found
+    return await read_all(
+        lambda after: parts.generation.call(LIST, ListRequest(account_id=caller.account_id, limit=200, after=after))
+    )
 
 
 async def find(reference: str, caller: Caller, parts: Parts) -> SoftPromptInfo | None:
