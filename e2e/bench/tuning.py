@@ -61,7 +61,7 @@ class Ours:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        embedding = checkpoint.model.get_input_embeddings().weight
+        embedding = checkpoint.embedding
         self._encoder = LstmPromptEncoder(N_VIRTUAL, checkpoint.config.hidden_size, scale=float(embedding.std()))
         self._optimizer = torch.optim.AdamW(self._encoder.parameters(), lr=RATE, weight_decay=0.0)
 

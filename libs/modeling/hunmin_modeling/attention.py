@@ -1,4 +1,4 @@
-"""Attention for packed batches of many sequences, registered with transformers, and the batch over the KV pool.
+"""Attention for packed batches of many sequences, and the batch over the KV pool.
 
 Decoding copies no key and no value: each block of the pool is multiplied, where it lies, with the query of the sequence
 that owns it, and only scores and partial outputs move. Must not know models, schedules or text.
@@ -11,12 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
 from hunmin_modeling.kv_pool import KvPool
-
-ATTENTION = "hunmin_batch"
 
 
 class AttentionBatch(Protocol):
@@ -206,24 +203,6 @@ def _chunk(span: Span, begin: int, size: int) -> _Chunk:
     return _Chunk(begin, end, length, blocks, bias=bias, mask=mask, is_causal=is_first and bias is None)
 
 
-def batch_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    batch: AttentionBatch,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Let `batch`, a keyword argument of the model's forward, attend; as transformers' AttentionInterface calls it."""
-    layer: Any = module.layer_idx
-    if not isinstance(layer, int):
-        raise TypeError(f"layer_idx of {type(module).__name__} is not an integer")
-    return batch.attend(layer, query, key, value, scaling), None
-
-
 def _attend_chunk(query: Tensor, keys: Tensor, values: Tensor, chunk: _Chunk, scaling: float) -> Tensor:
     """Return [heads, count, head_dim] for `query` of that shape; `keys`, `values` [kv_heads, length, head_dim]."""
     heads, kv_heads = query.shape[0], keys.shape[0]
@@ -282,6 +261,3 @@ def _multiply(left: Tensor, pool: Tensor, plan: _Decode, *, transposed: bool) ->
         torch.bmm(left[begin:end], matrix, out=result[begin:end])
         begin = end
     return result
-
-
-AttentionInterface.register(ATTENTION, batch_attention)

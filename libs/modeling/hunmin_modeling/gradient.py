@@ -7,7 +7,6 @@ added to the batch's. No weight ever requires a gradient. Must not know text, re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -148,9 +147,9 @@ class Gradients:
         Shin et al. 2020, arXiv 2010.15980, section 2.2; g is the gradient at a position, summed over the batch. Tokens
         from `vocab_size` on, with which models pad their vocabulary, are none.
         """
-        embedding: Any = self.checkpoint.model.get_input_embeddings().weight
+        table = self.checkpoint.embedding[:vocab_size]
         with torch.no_grad():
-            scores = torch.cat([-self.positions @ part.float().T for part in embedding[:vocab_size].split(8192)], dim=1)
+            scores = torch.cat([-self.positions @ part.float().T for part in torch.split(table, 8192)], dim=1)
             best = scores.topk(top_k)
         return best.values, best.indices
 
@@ -165,13 +164,9 @@ class Gradients:
             for place in range(len(example.target))
         ]
         embeddings = self._embed(ids).requires_grad_()
-        logits = self.checkpoint.model(
-            inputs_embeds=embeddings[None],
-            position_ids=batch.positions[None],
-            use_cache=False,
-            logits_to_keep=torch.tensor(sources),
-            batch=batch,
-        ).logits[0]  # [R, vocab]
+        logits, _ = self.checkpoint.forward(
+            embeddings, batch.positions, batch, rows=torch.tensor(sources)
+        )  # [R, vocab]
         losses = F.cross_entropy(
             logits.float(), torch.tensor([token for example in examples for token in example.target]), reduction="none"
         )  # [R]
@@ -186,7 +181,7 @@ class Gradients:
     def _embed(self, ids: Tensor) -> Tensor:
         """Return what stands at each place [T, d_model]."""
         with torch.no_grad():
-            embeddings: Tensor = self.checkpoint.model.get_input_embeddings()(ids.clamp(min=0))
+            embeddings = self.checkpoint.embed(ids.clamp(min=0))
             if self._soft_prompt is not None:
                 virtual = ids < 0
                 embeddings[virtual] = self._soft_prompt[-1 - ids[virtual]].to(embeddings.dtype)

@@ -66,7 +66,7 @@ def greedy_texts(
 
     In prompts -1 - k stands for row k of `rows` [n_virtual, d_model]. `max_tokens` must fit the context of each.
     """
-    device = checkpoint.model.device
+    device = checkpoint.device
     packed = PackedPrompts([Example(prompt, [0]) for prompt in prompts], device=device)
     lengths = [len(prompt) - packed.batch.prefix for prompt in prompts]
     batch = _GrowingBatch(packed.batch, lengths, room=max_tokens)

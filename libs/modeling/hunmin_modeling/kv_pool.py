@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
+
+from hunmin_modeling.config import ModelConfig
 
 
 class KvPool:
     """Keys and values as [layer][blocks, kv_heads, block_size, head_dim]: a block of a head is one matrix in memory."""
 
-    def __init__(self, config: PretrainedConfig, *, blocks: int, block_size: int, dtype: torch.dtype) -> None:
+    def __init__(self, config: ModelConfig, *, blocks: int, block_size: int, dtype: torch.dtype) -> None:
         """Reserve `blocks` blocks of `block_size` tokens for a model of that shape."""
         layers, heads, width = _shape(config)
         self.block_size = block_size
@@ -44,14 +45,12 @@ class KvPool:
         return joined(self.keys[layer]), joined(self.values[layer])
 
 
-def kv_bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int:
+def kv_bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
     """Return how many bytes of a pool one token takes in a model of that shape."""
     layers, heads, width = _shape(config)
     return 2 * layers * heads * width * dtype.itemsize
 
 
-def _shape(config: PretrainedConfig) -> tuple[int, int, int]:
+def _shape(config: ModelConfig) -> tuple[int, int, int]:
     """Return layers, key-value heads and the width of a head."""
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, width
+    return config.num_hidden_layers, config.num_key_value_heads, config.head_dim

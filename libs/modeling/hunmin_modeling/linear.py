@@ -1,20 +1,19 @@
-"""Linear layers with frozen weights laid out once for oneDNN, those of one input joined in one product.
+"""Linear layers with frozen weights, laid out once for oneDNN.
 
 `F.linear` re-lays a weight out at each call, which at a few rows costs as much as the product itself: packed, 8 rows of
 bfloat16 take 0.55 of the time and 32 rows 0.7 (110M parameters); in 8-bit integers two thirds of that at any number of
-rows. Must not know models, only their linear modules.
+rows. Must not know models.
 """
 
-import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from hunmin_contracts.errors import ErrorCode, HunminError
 from torch import Tensor, nn
 from torch.cpu import get_capabilities
-from transformers.pytorch_utils import Conv1D
 
 # oneDNN picks the layout for a number of rows; the layout for 16 was as fast as any other from 1 to 256 rows.
 _ROWS_HINT = 16
@@ -25,8 +24,6 @@ _INPUT_MAX = (
 )
 _INPUT_ZERO = _INPUT_MAX + 1
 _LEAST_SCALE = 1e-12  # a row of zeros has a scale too
-# The names that transformers gives to linear modules of one input.
-_JOINT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class _Product(torch.autograd.Function):
@@ -47,6 +44,11 @@ class FrozenLinear(nn.Module):
     """`x @ weight.T + bias` with a weight in a layout of its own; it has a gradient to `x` only."""
 
     bias: Tensor | None
+
+    @abstractmethod
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Take `weight` [out, in] and `bias` [out]."""
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [..., out] for `x` [..., in]."""
@@ -69,7 +71,7 @@ class PackedLinear(FrozenLinear):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Pack `weight` [out, in], in float32 or bfloat16 on the CPU."""
-        super().__init__()
+        super().__init__(weight, bias)
         self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS_HINT)
         self.bias = None if bias is None else bias.detach()
 
@@ -94,7 +96,7 @@ class Int8Linear(FrozenLinear):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Quantise `weight` [out, in], on the CPU."""
-        super().__init__()
+        super().__init__(weight, bias)
         exact = weight.detach().float().contiguous()  # oneDNN takes the memory as it lies
         self.scales = exact.abs().amax(1).clamp(min=_LEAST_SCALE) / _INT8_MAX  # [out]
         rounded = (exact / self.scales[:, None]).round().to(torch.int8)
@@ -130,46 +132,34 @@ class Int8Linear(FrozenLinear):
         return (self.packed.to_dense().t().float() * self.scales[:, None]).to(dtype)
 
 
-class _Joint:
-    """One product for linear modules of one input, made when the first of them is called."""
+class PlainLinear(FrozenLinear):
+    """As torch multiplies it: on a GPU, or where oneDNN does not multiply in the dtype of the weight."""
 
-    def __init__(self, modules: list[nn.Linear], pack: Callable[[Tensor, Tensor | None], FrozenLinear]) -> None:
-        bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules])
-        self.linear = pack(torch.cat([module.weight for module in modules]), bias)
-        self._sizes = [module.out_features for module in modules]
-        self._last = threading.local()  # decoding and gradients run in threads of their own
+    plain: Tensor
 
-    def part(self, number: int, x: Tensor) -> Tensor:
-        """Return the output of module `number` for `x`; the modules are called in their order."""
-        if number == 0:
-            self._last.parts = self.linear(x).split(self._sizes, dim=-1)
-        result: Tensor = self._last.parts[number]
-        if number == len(self._sizes) - 1:
-            self._last.parts = None
-        return result
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Keep `weight` [out, in]."""
+        super().__init__(weight, bias)
+        self.register_buffer("plain", weight)
+        self.register_buffer("bias", bias)
 
+    def multiply(self, x: Tensor) -> Tensor:
+        """Return the product without a gradient."""
+        return F.linear(x, self.plain, self.bias)
 
-class JointLinear(nn.Module):
-    """One of the modules that a joint product stands for."""
-
-    def __init__(self, joint: _Joint, number: int) -> None:
-        super().__init__()
-        self.joint, self._number = joint, number
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [..., out] for `x` [..., in]."""
-        return self.joint.part(self._number, x)
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """Return the weight [out, in]."""
+        return self.plain.to(dtype)
 
 
 def frozen_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield every weight and buffer of `model` with its name, packed ones unpacked one by one, to be compared."""
     yield from sorted(model.state_dict().items())
     for name, module in model.named_modules():
-        linear = module.joint.linear if isinstance(module, JointLinear) else module
-        if isinstance(linear, FrozenLinear):
-            yield f"{name}.weight", linear.weight(torch.float32)
-            if linear.bias is not None:
-                yield f"{name}.bias", linear.bias
+        if isinstance(module, FrozenLinear) and not isinstance(module, PlainLinear):
+            yield f"{name}.weight", module.weight(torch.float32)
+            if module.bias is not None:
+                yield f"{name}.bias", module.bias
 
 
 def multiplies_bfloat16() -> bool:
@@ -183,29 +173,17 @@ def _has_onednn() -> bool:
     return is_there
 
 
-def pack_linears(model: nn.Module, *, int8: bool = False) -> None:
-    """Replace every linear module of `model` by its packed form, where oneDNN multiplies in its dtype here.
+def linear_kind(dtype: torch.dtype, *, int8: bool, device: str) -> type[FrozenLinear]:
+    """Return the linear layer to use: packed on the CPU, where oneDNN multiplies in `dtype` here.
 
-    `int8` quantises them; a HunminError if there is no oneDNN for it.
+    `int8` quantises; a HunminError if there is no oneDNN for it.
     """
     if int8 and not _has_onednn():
         raise HunminError(
             ErrorCode.INVALID_PARAMETER, "8-bit weights need a torch with oneDNN, which this one lacks. Leave int8 off."
         )
-    dtype = next(model.parameters()).dtype
-    if not int8 and not (multiplies_bfloat16() if dtype is torch.bfloat16 else _has_onednn()):
-        return
-    pack = Int8Linear if int8 else PackedLinear
-    for parent in list(model.modules()):
-        for names in _JOINT:
-            modules = [getattr(parent, name, None) for name in names]
-            linears = [module for module in modules if isinstance(module, nn.Linear)]
-            if len(linears) == len(names) and len({module.bias is None for module in linears}) == 1:
-                joint = _Joint(linears, pack)
-                for number, name in enumerate(names):
-                    setattr(parent, name, JointLinear(joint, number))
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(parent, name, pack(child.weight, child.bias))
-            elif isinstance(child, Conv1D):
-                setattr(parent, name, pack(child.weight.t(), child.bias))  # Conv1D keeps [in, out]
+    if device != "cpu":
+        return PlainLinear
+    if int8:
+        return Int8Linear
+    return PackedLinear if (multiplies_bfloat16() if dtype is torch.bfloat16 else _has_onednn()) else PlainLinear

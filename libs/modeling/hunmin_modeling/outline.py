@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from hunmin_modeling.checkpoint import digest_of, weight_files
+from hunmin_modeling.weights import digest_of, weight_files
 
 
 @dataclass(frozen=True)

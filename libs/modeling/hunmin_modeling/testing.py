@@ -20,8 +20,13 @@ from transformers import (
 _SPREAD = 0.4
 
 
-def tiny_model(model_type: str, *, vocab_size: int = 97, context_length: int = 96, seed: int = 0) -> PreTrainedModel:
-    """Return a random model of two layers and four heads; Llama and HyperCLOVAX share key-value heads in pairs."""
+def tiny_model(
+    model_type: str, *, vocab_size: int = 97, context_length: int = 96, seed: int = 0, **config: Any
+) -> PreTrainedModel:
+    """Return a random model of two layers and four heads; Llama and HyperCLOVAX share key-value heads in pairs.
+
+    `config` is what else transformers' configuration of it is told.
+    """
     torch.manual_seed(seed)
     shape: dict[str, Any] = {
         "vocab_size": vocab_size,
@@ -31,6 +36,7 @@ def tiny_model(model_type: str, *, vocab_size: int = 97, context_length: int = 9
         "initializer_range": _SPREAD,
         "bos_token_id": 0,
         "eos_token_id": 0,
+        **config,
     }
     rotary = {**shape, "intermediate_size": 48, "max_position_embeddings": context_length}
     model: PreTrainedModel
@@ -41,15 +47,19 @@ def tiny_model(model_type: str, *, vocab_size: int = 97, context_length: int = 9
     elif model_type == "llama":
         model = LlamaForCausalLM(LlamaConfig(**rotary, num_key_value_heads=2))
     elif model_type == "hyperclovax":
-        rotary |= {"embedding_multiplier": 2.0, "attention_multiplier": 0.3, "residual_multiplier": 0.7}
-        model = HyperCLOVAXForCausalLM(HyperCLOVAXConfig(**rotary, logits_scaling=0.5, num_key_value_heads=2))
+        rotary = {"embedding_multiplier": 2.0, "attention_multiplier": 0.3, "residual_multiplier": 0.7, **rotary}
+        model = HyperCLOVAXForCausalLM(HyperCLOVAXConfig(**{"logits_scaling": 0.5, "num_key_value_heads": 2} | rotary))
     else:
         raise ValueError(f"no tiny model of type {model_type}")
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 1:  # norms and biases, of which a new model has only ones and zeros
+                weight.add_(torch.randn(len(weight)) / 10)
     model.train(False)
     return model
 
 
-def save_tiny_checkpoint(folder: Path, model_type: str, **shape: int) -> Path:
+def save_tiny_checkpoint(folder: Path, model_type: str, **shape: Any) -> Path:
     """Write a `tiny_model` to `folder` as transformers does, and return the folder."""
     tiny_model(model_type, **shape).save_pretrained(folder)
     return folder

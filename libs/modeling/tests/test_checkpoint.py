@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_modeling.attention import PackedBatch, Span
-from hunmin_modeling.checkpoint import MODEL_TYPES, Checkpoint, load_checkpoint
+from hunmin_modeling.checkpoint import Checkpoint, load_checkpoint
+from hunmin_modeling.config import MODEL_TYPES, read_config
 from hunmin_modeling.kv_pool import KvPool, kv_bytes_per_token
 from hunmin_modeling.testing import save_tiny_checkpoint, tiny_model
+from transformers import AutoModelForCausalLM
 
 Parts = list[tuple[int, int, int]]  # sequence, start, count
 BLOCKS = [[3, 5, 7, 9, 11, 13], [4, 0, 1, 2, 19, 6]]
@@ -20,6 +23,40 @@ SCHEDULES: dict[str, list[Parts]] = {
     "one": [[(0, 0, 1), (1, 0, 40)], [(0, 1, 39)]],
     "mixed": [[(0, 0, 20)], [(0, 20, 1), (1, 0, 30)], [(0, 21, 1), (1, 30, 10)], [(0, 22, 18)]],
 }
+
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 48}
+MSCALE = {"mscale": 0.7, "mscale_all_dim": 1.1}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 48,
+}
+VARIANTS = [
+    pytest.param(model_type, config, id=f"{model_type}-{name}")
+    for model_type, name, config in (
+        ("llama", "linear", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}}),
+        ("llama", "llama3", {"rope_parameters": {**LLAMA3, "rope_theta": 500.0}}),
+        ("llama", "yarn", {"rope_parameters": {**YARN, "rope_theta": 500.0}}),
+        (
+            "llama",
+            "yarn-mscale",
+            {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.1, "truncate": False}},
+        ),
+        ("llama", "biases", {"attention_bias": True, "mlp_bias": True}),
+        ("llama", "tied", {"tie_word_embeddings": True}),
+        ("llama", "wide-heads", {"head_dim": 12}),
+        ("hyperclovax", "without-post-norm", {"use_post_norm": False}),
+        ("hyperclovax", "plain", {"attention_multiplier": None}),
+        ("gpt_neox", "one-after-the-other", {"use_parallel_residual": False}),
+        ("gpt_neox", "all-turn", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 1.0}}),
+        ("gpt_neox", "without-biases", {"attention_bias": False, "hidden_act": "gelu_fast"}),
+        ("gpt2", "scaled-by-layer", {"scale_attn_by_inverse_layer_idx": True}),
+        ("gpt2", "unscaled", {"scale_attn_weights": False, "n_inner": 40, "activation_function": "relu"}),
+        ("gpt2", "untied", {"tie_word_embeddings": False}),
+    )
+]
 
 
 def packed_logits(checkpoint: Checkpoint, ids: torch.Tensor, schedule: list[Parts]) -> torch.Tensor:
@@ -45,6 +82,25 @@ class TestServed:
             expected = tiny_model(model_type)(ids).logits
         found = packed_logits(checkpoint, ids, SCHEDULES[schedule])
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize(("model_type", "config"), VARIANTS)
+    def test_gives_them_in_every_variant(self, tmp_path: Path, model_type: str, config: dict[str, Any]) -> None:
+        folder = save_tiny_checkpoint(tmp_path, model_type, **config)
+        ids = torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+            expected = model(ids).logits
+        found = packed_logits(load_checkpoint(folder), ids, SCHEDULES["whole"])
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+    def test_reads_rotary_positions_as_older_files_say_them(self, tmp_path: Path) -> None:
+        rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
+        new = read_config(save_tiny_checkpoint(tmp_path / "new", "llama", rope_parameters=rope))
+        path = save_tiny_checkpoint(tmp_path / "old", "llama") / "config.json"
+        old = json.loads(path.read_text()) | {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
+        del old["rope_parameters"]
+        path.write_text(json.dumps(old))
+        assert read_config(path.parent) == new
 
     @pytest.mark.parametrize("schedule", SCHEDULES)
     def test_gives_nearly_the_same_in_bfloat16(self, tmp_path: Path, schedule: str) -> None:

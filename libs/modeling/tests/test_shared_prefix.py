@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from hunmin_modeling.checkpoint import MODEL_TYPES, Checkpoint, load_checkpoint
+from hunmin_modeling.checkpoint import Checkpoint, load_checkpoint
+from hunmin_modeling.config import MODEL_TYPES
 from hunmin_modeling.gradient import Example, Gradients, Wanted
 from hunmin_modeling.greedy import greedy_texts
 from hunmin_modeling.linear import frozen_weights

@@ -18,8 +18,6 @@ from hunmin_generation.backends.language_model import LanguageModel
 from hunmin_generation.backends.native import NativeModel
 from hunmin_generation.backends.server import RemoteServer
 from hunmin_generation.backends.settings import RemoteBackend
-from hunmin_generation.backends.tgi import TgiModel
-from hunmin_generation.backends.vllm import VllmModel
 from hunmin_generation.engine.engine import Engine, EngineLimits
 from hunmin_generation.engine.request import EngineRequest, Event
 from hunmin_generation.engine.thread import EngineThread
@@ -177,6 +175,10 @@ def _native(name: str, folder: Path, tokenizer: Tokenizer, limits: ModelLimits, 
 def _remote(
     name: str, folder: Path, tokenizer: Tokenizer, observers: Observers, remote: RemoteBackend
 ) -> LanguageModel:
+    # Imported here: they bring transformers, which takes ten seconds, and most studios have no such model.
+    from hunmin_generation.backends.tgi import TgiModel
+    from hunmin_generation.backends.vllm import VllmModel
+
     key = remote.api_key.get_secret_value() if remote.api_key is not None else None
     server = RemoteServer(name, str(remote.url), api_key=key)
 

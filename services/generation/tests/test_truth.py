@@ -16,7 +16,7 @@ import torch
 from hunmin_contracts.generation import Sampling
 from hunmin_generation.engine.engine import Engine
 from hunmin_generation.engine.request import EngineRequest, Event
-from hunmin_modeling.checkpoint import MODEL_TYPES
+from hunmin_modeling.config import MODEL_TYPES
 from hunmin_modeling.soft_prompt import SoftPromptRows
 from hunmin_modeling.testing import tiny_model
 

@@ -48,7 +48,7 @@ class NativeModel:
         self.facts = Facts(
             digest=checkpoint.digest,
             d_model=checkpoint.config.hidden_size,
-            embedding_std=float(checkpoint.model.get_input_embeddings().get_parameter("weight").std()),
+            embedding_std=float(checkpoint.embedding.std()),
             architecture=checkpoint.architecture,
             context_length=self.engine.max_length,
             vocab_size=checkpoint.vocab_size,

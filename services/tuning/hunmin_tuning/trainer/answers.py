@@ -73,7 +73,7 @@ class Answerer:
     def _scores(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
         """Return the log-likelihood of each choice after each prompt."""
         if all(len(ids) == 1 for ids in self._choices.values()):
-            firsts = torch.tensor([ids[0] for ids in self._choices.values()], device=self._checkpoint.model.device)
+            firsts = torch.tensor([ids[0] for ids in self._choices.values()], device=self._checkpoint.device)
             examples = [Example(prompt, [0]) for prompt in prompts]  # a target, so that one token is predicted
             return [
                 dict(zip(self._choices, each[0].tolist(), strict=True))
@@ -95,7 +95,7 @@ class Answerer:
         for numbers in _passes([example.length for example in examples]):
             self._pause()
             batch = [examples[number] for number in numbers]
-            packed = PackedPrompts(batch, device=self._checkpoint.model.device)
+            packed = PackedPrompts(batch, device=self._checkpoint.device)
             logits = target_logits(self._checkpoint, packed, self._rows)
             taken = chosen(F.log_softmax(logits.float(), -1), packed.targets).cpu()
             parts = torch.split(taken, [len(example.target) for example in batch])

@@ -22,8 +22,8 @@ class DirectPrompt(nn.Module):
 
 def new_encoder(kind: EncoderKind, checkpoint: Checkpoint, *, n_virtual: int, seed: int) -> nn.Module:
     """Return a fresh encoder, the same for the same seed; called without arguments it gives [n_virtual, d_model]."""
-    device = checkpoint.model.device
-    embedding = checkpoint.model.get_input_embeddings().get_parameter("weight")
+    device = checkpoint.device
+    embedding = checkpoint.embedding
     if kind == "direct":
         generator = torch.Generator().manual_seed(seed)
         ids = torch.randint(checkpoint.vocab_size, (n_virtual,), generator=generator)

@@ -7,9 +7,10 @@ import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.soft_prompts import Manifest
 from hunmin_contracts.tuning import Evaluation, Hyperparameters, StepMetrics, TuningResult
-from hunmin_modeling.checkpoint import Checkpoint, digest_of, load_checkpoint, weight_files
+from hunmin_modeling.checkpoint import Checkpoint, load_checkpoint
 from hunmin_modeling.linear import frozen_weights, multiplies_bfloat16
 from hunmin_modeling.soft_prompt import write_file
+from hunmin_modeling.weights import digest_of, weight_files
 from hunmin_text.artefact import load
 from hunmin_text.tokenizer import Tokenizer
 from torch import Tensor

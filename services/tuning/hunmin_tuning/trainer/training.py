@@ -208,7 +208,7 @@ def add_gradient(
     total, tokens = 0.0, 0
     size = -(-len(examples) // passes)
     for start in range(0, len(examples), size or 1):
-        packed = PackedPrompts(examples[start : start + size], device=checkpoint.model.device)
+        packed = PackedPrompts(examples[start : start + size], device=checkpoint.device)
         logits = target_logits(checkpoint, packed, rows)
         loss = F.cross_entropy(logits.float(), packed.targets, reduction="sum") / divisor
         loss.backward()  # type: ignore[no-untyped-call]
