@@ -51,10 +51,6 @@ def tiny_model(
         model = HyperCLOVAXForCausalLM(HyperCLOVAXConfig(**{"logits_scaling": 0.5, "num_key_value_heads": 2} | rotary))
     else:
         raise ValueError(f"no tiny model of type {model_type}")
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 1:  # norms and biases, of which a new model has only ones and zeros
-                weight.add_(torch.randn(len(weight)) / 10)
     model.train(False)
     return model
 
