@@ -26,7 +26,8 @@ $(UV):
 # A marker is newer than the lock and every package's own file exactly when nothing needs to be installed. The studio runs
 # without what only developers need: less to bring, and transformers, which imports scipy where it finds it, starts sooner.
 LOCK := uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml training/pyproject.toml)
-SYNC = $(UV) sync --frozen --all-packages --python $(PYTHON)
+# Compiled once, all packages are imported in half the time, also where Python may not write (PYTHONDONTWRITEBYTECODE).
+SYNC = $(UV) sync --frozen --all-packages --compile-bytecode --python $(PYTHON)
 
 .venv/.synced: $(LOCK) | $(UV)
 	@$(SYNC) --no-dev --inexact

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from studio_process import StudioProcess, new_key
+from studio_process import STARTER, StudioProcess, model_environ, new_key
 
 RESULTS = Path(__file__).parent / "results" / "start.json"
 LIMIT_S = 15
@@ -33,7 +33,8 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     starts, imports = [], []
     with tempfile.TemporaryDirectory() as home:
-        studio = StudioProcess(home=Path(home), key=new_key(), one_process=True)
+        environ = model_environ(STARTER)
+        studio = StudioProcess(home=Path(home), key=new_key(), one_process=True, environ=environ)
         studio.start()
         studio.stop()
         for _ in range(rounds):
