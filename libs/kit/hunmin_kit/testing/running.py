@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import _lru_cache_wrapper
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import structlog
 from fastapi import FastAPI
+from fastapi.dependencies import models
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -93,6 +95,7 @@ async def running(
     if not structlog.is_configured():
         logs.configure(level="WARNING", form="json")
     async with AsyncExitStack() as stack:
+        stack.callback(_forget_endpoints)
         environ = dict(env)
         if "HUNMIN_HOME" not in environ:
             environ["HUNMIN_HOME"] = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hunmin-"))))
@@ -109,3 +112,10 @@ async def running(
             await stack.enter_async_context(listening(up.apps[name], listener, drain_s=1))
         clients = await stack.enter_async_context(AsyncExitStack())
         yield Running(checked, up, urls, exporters, clients)
+
+
+def _forget_endpoints() -> None:
+    """Let go of what FastAPI's caches keep for good: an endpoint's function, and with it the service that made it."""
+    for found in vars(models).values():
+        if isinstance(found, _lru_cache_wrapper):
+            found.cache_clear()
