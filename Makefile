@@ -46,8 +46,9 @@ demo: setup ## print three completions of 이 영화는 by the starter model, th
 key: .venv/.synced ## make another API key for the studio in HUNMIN_HOME (NAME=…)
 	@$(BIN)/python -m hunmin_gateway.keys create $(NAME)
 
+# As many workers as cores, and a thread for each: teams of threads on the same cores wait for one another.
 test: setup ## set everything up and run all tests
-	@$(BIN)/pytest --numprocesses logical --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadgroup
 
 test-data: setup ## the tests that need real data: HUNMIN_DATA=folder make test-data
 	@test -n "$${HUNMIN_DATA:-}" || { echo "set HUNMIN_DATA to the folder that holds text/ and nsmc/"; exit 2; }

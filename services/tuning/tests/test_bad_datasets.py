@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,7 @@ def json_lines(rows: list[tuple[str, str]]) -> bytes:
 class Bad:
     """A file, and what is said of it: the lines of a finding of that kind, or without a kind of the refusal."""
 
-    content: bytes
+    content: bytes | Callable[[], bytes]  # a large one is made when it is needed
     lines: tuple[int, ...] = ()
     kind: str | None = None
     filename: str = "rows.csv"
@@ -70,9 +71,9 @@ BAD = {
     "rows without names of columns": Bad(table(GOOD).partition("\n")[2].replace("번째로", "").encode(), (1,)),
     "a name twice": Bad(table(GOOD).replace("text,label", "text,text").encode(), (1,)),
     "one JSON list": Bad(json.dumps([{"text": "가", "label": "1"}]).encode(), (1,), filename="rows.jsonl"),
-    "a Parquet bomb": Bad(parquet_bomb(), (1,), filename="rows.parquet"),
+    "a Parquet bomb": Bad(parquet_bomb, (1,), filename="rows.parquet"),
     "a file cut off, as Parquet": Bad(b"PAR1" + b"\0" * 100, (1,), filename="rows.parquet"),
-    "a zip bomb": Bad(archive(), filename="rows.zip"),
+    "a zip bomb": Bad(archive, filename="rows.zip"),
     "a zip bomb that calls itself CSV": Bad(archive()),
     "gzip": Bad(gzip.compress(table(GOOD).encode()), filename="rows.csv.gz"),
     "cells that are missing": Bad(table([*GOOD, ("없다",), ("많다", "1", "2")]).encode(), (62, 63), "ragged_row"),
@@ -94,13 +95,14 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 async def test_no_job_starts_from(studio, name):
     bad = BAD[name]
+    content = bad.content if isinstance(bad.content, bytes) else bad.content()
     if bad.kind is None:
         with pytest.raises(HunminError) as refused:
-            await studio.upload(bad.content, name="bad", filename=bad.filename)
+            await studio.upload(content, name="bad", filename=bad.filename)
         assert refused.value.code is ErrorCode.INVALID_REQUEST
         assert refused.value.details.get("line") == (bad.lines[0] if bad.lines else None)
     else:
-        info = await studio.upload(bad.content, name="bad", filename=bad.filename)
+        info = await studio.upload(content, name="bad", filename=bad.filename)
         request = CreateJobRequest.model_validate(
             {
                 "account_id": ME,
