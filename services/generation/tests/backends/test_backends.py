@@ -99,14 +99,15 @@ class TestGreedy:
         ]
 
 
-class TestEnd:
-    @pytest.fixture(scope="module")
-    def ending(self, model: Any) -> tuple[str, list[int]]:
-        """Search for a text after which the model ends, and return it with the ids that follow."""
-        texts = (f"{PROMPTS[place % 4]}{place}" for place in range(200))
-        found = ((text, expected_ids(model, ids=model.tokenizer.encode(text))) for text in texts)
-        return next((text, ids) for text, ids in found if ids[-1] == model.tokenizer.eos_id)
+@pytest.fixture(scope="module")
+def ending(model: Any) -> tuple[str, list[int]]:
+    """Search for a text after which the model ends, and return it with the ids that follow."""
+    texts = (f"{PROMPTS[place % 4]}{place}" for place in range(200))
+    found = ((text, expected_ids(model, ids=model.tokenizer.encode(text))) for text in texts)
+    return next((text, ids) for text, ids in found if ids[-1] == model.tokenizer.eos_id)
 
+
+class TestEnd:
     async def test_an_end_token_ends_the_text_and_is_told_apart(self, on: Any, model: Any, ending: Any) -> None:
         end, (text, expected) = model.tokenizer.eos_id, ending
         found = await generated(on, model, text, logprobs=0)
