@@ -75,7 +75,6 @@ from hunmin_kit.web import serve
 from pydantic import Field
 from sqlalchemy import select
 
-TLS = ssl.create_default_context()  # of no use to plain HTTP, and each client would make its own: 40 ms
 CONTEXT = 64
 MODEL = ModelInfo(
     name="team/parrot",
@@ -442,6 +441,12 @@ class Studio:
 
 
 @pytest.fixture(scope="session")
+def tls() -> ssl.SSLContext:
+    """What clients have for TLS. Plain HTTP has no use for it, and each client would make its own in 40 ms."""
+    return ssl.create_default_context()
+
+
+@pytest.fixture(scope="session")
 def parrot() -> Parrot:
     """The model."""
     return Parrot()
@@ -461,7 +466,7 @@ async def gateway(neighbours: list[Service]) -> AsyncIterator[Running]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def studio(gateway: Running, parrot: Parrot) -> AsyncIterator[Studio]:
+async def studio(gateway: Running, parrot: Parrot, tls: ssl.SSLContext) -> AsyncIterator[Studio]:
     """The shared gateway, before a new account and a model that has counted nothing."""
     parts = parts_of_app(gateway.app("gateway"))
     async with parts.database.session() as session:
@@ -476,9 +481,9 @@ async def studio(gateway: Running, parrot: Parrot) -> AsyncIterator[Studio]:
             api_key=key,
             max_retries=0,
             timeout=10,
-            http_client=openai.DefaultAsyncHttpxClient(verify=TLS),
+            http_client=openai.DefaultAsyncHttpxClient(verify=tls),
         ) as client,
-        httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10, verify=TLS) as http,
+        httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10, verify=tls) as http,
     ):
         yield Studio(url, key, account_id, parts, parrot, client, http)
     deadline = time.monotonic() + 1

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -260,7 +261,7 @@ async def gateway() -> AsyncIterator[tuple[Running, Tuning]]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def studio(gateway: tuple[Running, Tuning]) -> AsyncIterator[Studio]:
+async def studio(gateway: tuple[Running, Tuning], tls: ssl.SSLContext) -> AsyncIterator[Studio]:
     """The gateway, as a new account sees it."""
     up, tuning = gateway
     parts = parts_of_app(up.app("gateway"))
@@ -271,8 +272,14 @@ async def studio(gateway: tuple[Running, Tuning]) -> AsyncIterator[Studio]:
     tuning.refusal = None
     url = up.url("gateway")
     async with (
-        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=10) as client,
-        httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10) as http,
+        openai.AsyncOpenAI(
+            base_url=f"{url}/v1",
+            api_key=key,
+            max_retries=0,
+            timeout=10,
+            http_client=openai.DefaultAsyncHttpxClient(verify=tls),
+        ) as client,
+        httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10, verify=tls) as http,
     ):
         yield Studio(url, key, account_id, tuning, client, http)
 
