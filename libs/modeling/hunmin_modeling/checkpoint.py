@@ -74,7 +74,7 @@ def load_checkpoint(
     """
     config = read_config(folder)
     files = weight_files(folder)
-    tensors = Tensors(files, prefix=names_of(config).prefix, dtype=dtype)
+    tensors = Tensors(files, prefix=names_of(config).prefix, dtype=dtype, device=device)
     model = Decoder(config, tensors, linear_kind(dtype, int8=int8, device=device)).to(device)
     for problem, found in (("missing keys", tensors.missing), ("mismatched keys", tensors.mismatched)):
         if found:

@@ -1,6 +1,7 @@
 """What a model is, read from the config.json of a checkpoint: one shape for every family that we serve.
 
-The names are those of transformers' configurations, and so are the defaults of what a file leaves out.
+The names are those of transformers' configurations, and so are the defaults of what a file leaves out; but a family
+with rotary positions must say its sizes.
 """
 
 import json
@@ -10,13 +11,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from hunmin_contracts.errors import ErrorCode, HunminError
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 # Those whose output the truth test compares with `generate`. Another may hold what our attention leaves out
 # (sliding windows, ALiBi, soft caps), and would answer wrongly.
 MODEL_TYPES = frozenset({"gpt2", "gpt_neox", "hyperclovax", "llama"})
 # Rotary kinds whose angles depend on the length of the batch mix sequences that have nothing to do with each other.
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
+
+# What would be computed otherwise than we do, and is not known to be otherwise by its tensors.
+_REFUSED_KEYS = ("quantization_config", "per_layer_config", "transformers_weights")
 
 Activation = Literal["gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"]
 
@@ -79,6 +92,16 @@ class ModelConfig:
     embedding_multiplier: float = 1.0
     residual_multiplier: float = 1.0
     logits_scaling: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a head that cannot turn in pairs."""
+        if self.rope is not None and self.rotary_width % 2:
+            raise ValueError(f"{self.rotary_width} numbers of a head do not turn in pairs")
+
+    @property
+    def rotary_width(self) -> int:
+        """How many of a head's numbers turn with the position."""
+        return 0 if self.rope is None else int(self.head_dim * self.rope.partial_rotary_factor)
 
 
 class _Family(BaseModel):
@@ -149,16 +172,17 @@ class _Rotary(_Family):
     @model_validator(mode="before")
     @classmethod
     def _rope(cls, given: Any) -> Any:
-        """Put together what files of several ages say in several places; the newest place counts."""
-        if not isinstance(given, dict):
-            return given
+        """Put together what files of several ages say in several places, as transformers does."""
         found = dict(given.get("rope_scaling") or given.get("rope_parameters") or {})
-        for name, older in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
-            value = given.get(name, given.get(older))
-            if value is not None:
-                found.setdefault(name, value)
-        if given.get("model_type") == "gpt_neox":
-            found.setdefault("partial_rotary_factor", 0.25)
+        is_neox = given["model_type"] == "gpt_neox"
+        theta = given.get("rotary_emb_base" if is_neox else "rope_theta")
+        if theta is not None:
+            found.setdefault("rope_theta", theta)
+        if is_neox:
+            share = given.get("rotary_pct")
+            found.setdefault("partial_rotary_factor", 0.25 if share is None else share)
+        else:
+            found.pop("partial_rotary_factor", None)  # the others turn whole heads
         if given.get("original_max_position_embeddings"):
             found["original_max_position_embeddings"] = given["original_max_position_embeddings"]
         return {**given, "rope_parameters": found}
@@ -255,6 +279,7 @@ class _HyperClovaX(_Llama):
         )
 
 
+_END_IDS: TypeAdapter[int | list[int] | None] = TypeAdapter(int | list[int] | None)
 _FAMILIES: dict[str, type[_Family]] = {
     "gpt2": _Gpt2,
     "gpt_neox": _GptNeox,
@@ -272,14 +297,17 @@ def read_config(folder: Path) -> ModelConfig:
         model_type = given["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise refused(folder, f"its config.json is missing or not valid ({error!r}).") from error
-    if model_type not in MODEL_TYPES:
+    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise refused(folder, f"model type {model_type} is not one of {', '.join(sorted(MODEL_TYPES))}.")
+    for key in _REFUSED_KEYS:
+        if given.get(key):
+            raise refused(folder, f"its config.json has {key}, which is not served: save plain weights.")
     try:
         return _FAMILIES[model_type].model_validate(given).shape()
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise refused(folder, f"its config.json is not valid ({'; '.join(faults)}).") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise refused(folder, f"its config.json is not valid ({error}).") from error
 
 
@@ -289,7 +317,9 @@ def read_end_ids(folder: Path, config: ModelConfig) -> frozenset[int]:
     path = folder / "generation_config.json"
     if path.is_file():
         try:
-            own = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            own = _END_IDS.validate_python(
+                json.loads(path.read_text(encoding="utf-8")).get("eos_token_id"), strict=True
+            )
         except (OSError, ValueError, AttributeError) as error:
             raise refused(folder, f"its generation_config.json is not valid ({error}).") from error
         ids = ids if own is None else own

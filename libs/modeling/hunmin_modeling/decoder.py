@@ -41,9 +41,9 @@ class Decoder(nn.Module):
         """Take the weights from `tensors`, those of projections laid out by `linear`."""
         super().__init__()
         names = names_of(config)
-        table = config.vocab_size, config.hidden_size
         self.config = config
-        self.register_buffer("embedding", tensors.take(f"{names.prefix}{names.embedding}.weight", *table))
+        embedding, head = _tables(config, tensors, names)
+        self.register_buffer("embedding", embedding)
         learned = None
         if config.rope is None:
             shape = config.max_position_embeddings, config.hidden_size
@@ -55,7 +55,6 @@ class Decoder(nn.Module):
             for number in range(config.num_hidden_layers)
         )
         self.norm = _Part(tensors, names, names.prefix).norm(config, names.norm)
-        head = self.embedding if config.tie_word_embeddings else tensors.take(f"{names.head}.weight", *table)
         self.head = linear(head, None)
 
     @property
@@ -111,7 +110,7 @@ class _Layer(nn.Module):
             hidden, attended = hidden[rows], attended[rows]
         attended = self._scaled(self.post_norms[0](self.attention_out(attended)))
         if self._config.is_parallel:
-            return hidden + attended + self._scaled(self.post_norms[1](self._mlp(hidden)))
+            return hidden + (self._scaled(self.post_norms[1](self._mlp(hidden))) + attended)
         hidden = hidden + attended
         return hidden + self._scaled(self.post_norms[1](self._mlp(hidden)))
 
@@ -153,6 +152,22 @@ class _Norm(nn.Module):
         if self.bias is None:
             return F.rms_norm(x, self.weight.shape, self.weight, self._eps)
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self._eps)
+
+
+def _tables(config: ModelConfig, tensors: Tensors, names: Names) -> tuple[Tensor, Tensor]:
+    """Return the embeddings and the head's weight, both [vocab, d_model]; where tied, one of them may be left out."""
+    shape = config.vocab_size, config.hidden_size
+    embedding = f"{names.prefix}{names.embedding}.weight"
+    head = next((name for name in names.heads if tensors.has(f"{name}.weight")), names.heads[0]) + ".weight"
+    if not config.tie_word_embeddings:
+        return tensors.take(embedding, *shape), tensors.take(head, *shape)
+    if not tensors.has(embedding) and tensors.has(head):
+        embedding = head
+    table = tensors.take(embedding, *shape)
+    # As in transformers, what a file keeps apart is apart, whatever its configuration says.
+    if tensors.has(head) and not tensors.equals(head, table):
+        return table, tensors.take(head, *shape)
+    return table, table
 
 
 class _Part:

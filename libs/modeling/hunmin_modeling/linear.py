@@ -183,6 +183,8 @@ def linear_kind(dtype: torch.dtype, *, int8: bool, device: str) -> type[FrozenLi
             ErrorCode.INVALID_PARAMETER, "8-bit weights need a torch with oneDNN, which this one lacks. Leave int8 off."
         )
     if device != "cpu":
+        if int8:
+            raise HunminError(ErrorCode.INVALID_PARAMETER, "8-bit weights are computed on a CPU alone. Leave int8 off.")
         return PlainLinear
     if int8:
         return Int8Linear

@@ -3,24 +3,27 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hunmin_modeling.config import ModelConfig, RopeParameters
 
 Angles = tuple[Tensor, Tensor]  # cosines and sines, [T, 1, width]
 
 
-class Rotary:
+class Rotary(nn.Module):
     """The angles of a model: each position turns pairs of a head's first numbers by them."""
+
+    frequencies: Tensor
 
     def __init__(self, config: ModelConfig, rope: RopeParameters) -> None:
         """Compute the frequencies of `rope` for a head of `config`."""
-        width = int(config.head_dim * rope.partial_rotary_factor)  # how many of a head's numbers turn
-        self._frequencies, self._factor = _frequencies(rope, width, config.max_position_embeddings)
+        super().__init__()
+        frequencies, self._factor = _frequencies(rope, config.rotary_width, config.max_position_embeddings)
+        self.register_buffer("frequencies", frequencies, persistent=False)
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> Angles:
         """Return cosines and sines [T, 1, width] of tokens at `positions` [T]."""
-        turned = positions[:, None].float() * self._frequencies.to(positions.device)  # [T, width / 2]
+        turned = positions[:, None].float() * self.frequencies  # [T, width / 2]
         both = torch.cat([turned, turned], dim=-1)[:, None]
         return (both.cos() * self._factor).to(dtype), (both.sin() * self._factor).to(dtype)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hunmin_modeling.config import ModelConfig, refused
 
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -33,7 +34,7 @@ class Names:
     up: tuple[str, ...]
     down: str
     norm: str
-    head: str
+    heads: tuple[str, ...]  # the first that is there
     positions: str = ""
     post_norms: tuple[str, str] = ("", "")
     is_transposed: bool = False  # [in, out]
@@ -52,7 +53,7 @@ _LLAMA = Names(
     up=("mlp.gate_proj", "mlp.up_proj"),
     down="mlp.down_proj",
     norm="norm",
-    head="lm_head",
+    heads=("lm_head",),
 )
 NAMES = {
     "llama": _LLAMA,
@@ -72,7 +73,7 @@ NAMES = {
         up=("mlp.c_fc",),
         down="mlp.c_proj",
         norm="ln_f",
-        head="lm_head",
+        heads=("lm_head",),
         is_transposed=True,
     ),
     "gpt_neox": Names(
@@ -87,7 +88,7 @@ NAMES = {
         up=("mlp.dense_h_to_4h",),
         down="mlp.dense_4h_to_h",
         norm="final_layer_norm",
-        head="embed_out",
+        heads=("embed_out", "lm_head"),
         is_interleaved=True,
     ),
 }
@@ -96,39 +97,60 @@ NAMES = {
 class Tensors:
     """The tensors in `files`, each read when it is taken; what lacks or has another shape is told of at the end."""
 
-    def __init__(self, files: list[Path], *, prefix: str, dtype: torch.dtype) -> None:
-        """Open `files`; names may go without `prefix`. Tensors are brought to `dtype`."""
+    def __init__(self, files: list[Path], *, prefix: str, dtype: torch.dtype, device: str) -> None:
+        """Open `files`; names may go without `prefix`. Tensors are brought to `dtype` and `device`."""
         self.parameters = 0  # how many numbers were taken
         self.missing: list[str] = []
         self.mismatched: list[str] = []
-        self._prefix, self._dtype = prefix, dtype
+        self._prefix, self._dtype, self._device = prefix, dtype, device
         opened: list[Any] = [safe_open(file, framework="pt") for file in files]
         self._file_of = {name: file for file in opened for name in file.keys()}  # noqa: SIM118  # no dict
 
+    def has(self, name: str) -> bool:
+        """Tell whether there is a tensor `name`."""
+        return self._name(name) is not None
+
+    def equals(self, name: str, tensor: Tensor) -> bool:
+        """Tell whether the tensor `name` is `tensor`, in its dtype."""
+        return torch.equal(self._read(name).to(tensor), tensor)
+
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor `name`; zeros of `shape` if it cannot be had."""
-        found = next((each for each in (name, name.removeprefix(self._prefix)) if each in self._file_of), None)
-        if found is None:
+        problem = None
+        if not self.has(name):
             self.missing.append(name)
             return torch.zeros(shape, dtype=self._dtype)
-        tensor: Tensor = self._file_of[found].get_tensor(found)
-        if tensor.shape != shape:
-            self.mismatched.append(f"{name} (is {[*tensor.shape]}, should be {[*shape]})")
+        tensor = self._read(name)
+        if tensor.dtype not in _FLOATS:
+            problem = f"is {tensor.dtype}, should be a plain float"
+        elif tensor.shape != shape:
+            problem = f"is {[*tensor.shape]}, should be {[*shape]}"
+        if problem is not None:
+            self.mismatched.append(f"{name} ({problem})")
             return torch.zeros(shape, dtype=self._dtype)
         self.parameters += tensor.numel()
-        return tensor.to(self._dtype)
+        # A copy: what is read lies in the mapped file, which somebody may write over while the model runs.
+        return tensor.to(self._device, self._dtype, copy=True)
+
+    def _name(self, name: str) -> str | None:
+        return next((each for each in (name, name.removeprefix(self._prefix)) if each in self._file_of), None)
+
+    def _read(self, name: str) -> Tensor:
+        found = self._name(name)
+        tensor: Tensor = self._file_of[found].get_tensor(found)
+        return tensor
 
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of `folder`, each seen to be whole; HunminError if one is missing or damaged."""
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    names = ["model.safetensors"]
+    if index.is_file() and not (folder / names[0]).is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            files = [folder / name for name in names]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise refused(folder, f"{index.name} is not a valid index ({error}).") from error
-    else:
-        names = ["model.safetensors"]
     files = [folder / name for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:

@@ -1,6 +1,7 @@
 """Checkpoints: those we serve give the logits of transformers; those we cannot are refused, with folder and reason."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from hunmin_modeling.attention import PackedBatch, Span
 from hunmin_modeling.checkpoint import Checkpoint, load_checkpoint
 from hunmin_modeling.config import MODEL_TYPES, read_config
 from hunmin_modeling.kv_pool import KvPool, kv_bytes_per_token
+from hunmin_modeling.linear import frozen_weights
 from hunmin_modeling.testing import save_tiny_checkpoint, tiny_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 Parts = list[tuple[int, int, int]]  # sequence, start, count
 BLOCKS = [[3, 5, 7, 9, 11, 13], [4, 0, 1, 2, 19, 6]]
@@ -38,11 +42,7 @@ VARIANTS = [
         ("llama", "linear", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}}),
         ("llama", "llama3", {"rope_parameters": {**LLAMA3, "rope_theta": 500.0}}),
         ("llama", "yarn", {"rope_parameters": {**YARN, "rope_theta": 500.0}}),
-        (
-            "llama",
-            "yarn-mscale",
-            {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.1, "truncate": False}},
-        ),
+        ("llama", "yarn-mscale", {"rope_parameters": {**YARN, **MSCALE, "truncate": False}}),
         ("llama", "biases", {"attention_bias": True, "mlp_bias": True}),
         ("llama", "tied", {"tie_word_embeddings": True}),
         ("llama", "wide-heads", {"head_dim": 12}),
@@ -71,6 +71,25 @@ def packed_logits(checkpoint: Checkpoint, ids: torch.Tensor, schedule: list[Part
     return found
 
 
+def as_transformers(folder: Path) -> None:
+    """Compare our logits of what `folder` holds with those of transformers."""
+    ids = torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)(ids).logits
+    found = packed_logits(load_checkpoint(folder), ids, SCHEDULES["whole"])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(folder: Path, change: Callable[[Any], Any]) -> None:
+    path = folder / "model.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in change(load_file(path)).items()}, path, {"format": "pt"})
+
+
 class TestServed:
     @pytest.mark.parametrize("schedule", SCHEDULES)
     @pytest.mark.parametrize("model_type", sorted(MODEL_TYPES))
@@ -90,11 +109,34 @@ class TestServed:
                 if weight.dim() == 1:  # norms and biases, of which a new model has only ones and zeros
                     weight.add_(torch.randn(len(weight)) / 10)
         model.save_pretrained(tmp_path)
-        ids = torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(1))
-        with torch.no_grad():
-            expected = model(ids).logits
-        found = packed_logits(load_checkpoint(tmp_path), ids, SCHEDULES["whole"])
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        as_transformers(tmp_path)
+
+    def test_reads_polyglot_s_configuration_and_either_name_of_its_head(self, tmp_path: Path) -> None:
+        save_tiny_checkpoint(tmp_path, "gpt_neox")
+        edit_config(tmp_path, rope_parameters=None, rotary_pct=0.5, rotary_emb_base=500, rope_theta=3.0)
+        as_transformers(tmp_path)
+        edit_weights(tmp_path, lambda tensors: tensors | {"lm_head.weight": tensors.pop("embed_out.weight")})
+        as_transformers(tmp_path)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()},
+            lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].flip(0)},
+            lambda tensors: tensors | {"lm_head.weight": tensors.pop("model.embed_tokens.weight")},
+            lambda tensors: {name.removeprefix("model."): tensor for name, tensor in tensors.items()},
+        ],
+        ids=["twice", "apart", "head alone", "without prefix"],
+    )
+    def test_finds_what_a_tied_file_holds(self, tmp_path: Path, change: Callable[[Any], Any]) -> None:
+        edit_weights(save_tiny_checkpoint(tmp_path, "llama", tie_word_embeddings=True), change)
+        as_transformers(tmp_path)
+
+    def test_reads_the_whole_file_where_an_index_lies_beside_it(self, tmp_path: Path) -> None:
+        tiny_model("gpt2", seed=1).save_pretrained(tmp_path, max_shard_size="50KB")
+        save_tiny_checkpoint(tmp_path / "new", "gpt2")
+        (tmp_path / "new" / "model.safetensors").rename(tmp_path / "model.safetensors")
+        as_transformers(tmp_path)
 
     def test_reads_rotary_positions_as_older_files_say_them(self, tmp_path: Path) -> None:
         rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
@@ -125,7 +167,9 @@ class TestServed:
         one = load_checkpoint(save_tiny_checkpoint(tmp_path / "one", "gpt2", seed=1))
         same = load_checkpoint(save_tiny_checkpoint(tmp_path / "same", "gpt2", seed=1))
         other = load_checkpoint(save_tiny_checkpoint(tmp_path / "other", "gpt2", seed=2))
-        assert not any(weight.requires_grad for weight in one.model.parameters())
+        weights = list(frozen_weights(one.model))
+        assert len(weights) > 20
+        assert not any(weight.requires_grad for _, weight in weights)
         assert one.digest == same.digest != other.digest
 
     def test_reads_shards(self, tmp_path: Path) -> None:
@@ -140,10 +184,6 @@ class TestRefused:
             load_checkpoint(folder)
         assert str(folder) in refused.value.message
         return refused.value
-
-    def edit_config(self, folder: Path, **changes: object) -> None:
-        path = folder / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
     def test_a_missing_folder(self, tmp_path: Path) -> None:
         assert self.refusal(tmp_path / "nowhere").code == ErrorCode.NOT_FOUND
@@ -164,22 +204,22 @@ class TestRefused:
 
     def test_missing_weights(self, tmp_path: Path) -> None:
         save_tiny_checkpoint(tmp_path, "gpt2")
-        self.edit_config(tmp_path, n_layer=3)
+        edit_config(tmp_path, n_layer=3)
         assert "missing keys" in self.refusal(tmp_path).message
 
     def test_weights_of_another_shape(self, tmp_path: Path) -> None:
         save_tiny_checkpoint(tmp_path, "llama")
-        self.edit_config(tmp_path, vocab_size=98)
+        edit_config(tmp_path, vocab_size=98)
         assert "mismatched keys" in self.refusal(tmp_path).message
 
     def test_a_model_that_our_attention_would_get_wrong(self, tmp_path: Path) -> None:
         save_tiny_checkpoint(tmp_path, "llama")
-        self.edit_config(tmp_path, model_type="mistral", architectures=["MistralForCausalLM"])
+        edit_config(tmp_path, model_type="mistral", architectures=["MistralForCausalLM"])
         assert "mistral" in self.refusal(tmp_path).message
 
     def test_rotary_angles_that_depend_on_the_batch(self, tmp_path: Path) -> None:
         save_tiny_checkpoint(tmp_path, "llama")
-        self.edit_config(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0})
+        edit_config(tmp_path, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0})
         assert "dynamic" in self.refusal(tmp_path).message
 
     def test_a_config_that_is_not_json(self, tmp_path: Path) -> None:
@@ -188,6 +228,41 @@ class TestRefused:
         assert "config.json" in self.refusal(tmp_path).message
 
     def test_an_index_that_is_no_index(self, tmp_path: Path) -> None:
-        save_tiny_checkpoint(tmp_path, "gpt2")
+        (save_tiny_checkpoint(tmp_path, "gpt2") / "model.safetensors").unlink()
         (tmp_path / "model.safetensors.index.json").write_text("[]")
+        assert "index" in self.refusal(tmp_path).message
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
+            ({"model_type": ["llama"]}, "model type"),
+            ({"rope_scaling": 5}, "config.json is not valid"),
+            ({"rope_scaling": {"type": "linear"}}, "needs factor"),
+            ({"num_attention_heads": 5}, "5 heads"),
+            ({"head_dim": 7}, "turn in pairs"),
+            ({"hidden_act": "xielu"}, "hidden_act"),
+        ],
+    )
+    def test_a_config_that_cannot_be(self, tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+        save_tiny_checkpoint(tmp_path, "llama")
+        edit_config(tmp_path, head_dim=None)
+        edit_config(tmp_path, **changes)
+        assert reason in self.refusal(tmp_path).message
+
+    @pytest.mark.parametrize("ids", ["2", [[1]], 1.5])
+    def test_end_ids_that_are_none(self, tmp_path: Path, ids: object) -> None:
+        save_tiny_checkpoint(tmp_path, "llama")
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+        assert "generation_config.json" in self.refusal(tmp_path).message
+
+    def test_weights_in_codes(self, tmp_path: Path) -> None:
+        save_tiny_checkpoint(tmp_path, "llama")
+        edit_weights(tmp_path, lambda tensors: {name: t.to(torch.float8_e4m3fn) for name, t in tensors.items()})
+        assert "should be a plain float" in self.refusal(tmp_path).message
+
+    @pytest.mark.parametrize("shard", [5, None])
+    def test_an_index_of_no_files(self, tmp_path: Path, shard: object) -> None:
+        (save_tiny_checkpoint(tmp_path, "gpt2") / "model.safetensors").unlink()
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
         assert "index" in self.refusal(tmp_path).message

@@ -176,7 +176,7 @@ class TestBounds:
         after = dict(_weights(checkpoint))
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
-        assert not any(p.requires_grad or p.grad is not None for p in checkpoint.model.parameters())
+        assert not any(weight.requires_grad or weight.grad is not None for weight in after.values())
 
 
 def _weights(checkpoint: Checkpoint) -> list[tuple[str, Tensor]]:
