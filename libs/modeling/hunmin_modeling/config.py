@@ -6,9 +6,8 @@ with rotary positions must say its sizes.
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 from pydantic import (
@@ -105,28 +104,52 @@ class ModelConfig:
 
 
 class _Family(BaseModel):
-    """What config.json says in each family; unknown keys tell of training or of other heads."""
+    """What config.json says in every family; unknown keys tell of training or of other heads."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
+    model_type: str
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    tie_word_embeddings: bool = False
     eos_token_id: int | list[int] | None = 2
 
+    @property
+    def width(self) -> int:
+        """The width of a head; ValueError if there is none."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"a width of {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
+        return self.hidden_size // self.num_attention_heads
+
+    def own(self) -> dict[str, Any]:
+        """Return the fields of `ModelConfig` that this family names or fills in its own way."""
+        return {}
+
     def shape(self) -> ModelConfig:
-        raise NotImplementedError
-
-
-_Layers = Annotated[PositiveInt, Field(validation_alias=AliasChoices("n_layer", "num_hidden_layers"))]
-_Heads = Annotated[PositiveInt, Field(validation_alias=AliasChoices("n_head", "num_attention_heads"))]
-_Hidden = Annotated[PositiveInt, Field(validation_alias=AliasChoices("n_embd", "hidden_size"))]
-_Context = Annotated[PositiveInt, Field(validation_alias=AliasChoices("n_positions", "max_position_embeddings"))]
+        """Put together what all families have and what is this one's own; ValueError if it cannot be."""
+        common: dict[str, Any] = {
+            "model_type": self.model_type,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_attention_heads,
+            "head_dim": self.width,
+            "attention_scaling": (self.width**-0.5,) * self.num_hidden_layers,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "eos_token_id": self.eos_token_id,
+        }
+        return ModelConfig(**common | self.own())
 
 
 class _Gpt2(_Family):
     vocab_size: PositiveInt = 50257
-    n_layer: _Layers = 12
-    n_head: _Heads = 12
-    n_embd: _Hidden = 768
-    n_positions: _Context = 1024
+    hidden_size: PositiveInt = Field(768, validation_alias=AliasChoices("n_embd", "hidden_size"))
+    num_hidden_layers: PositiveInt = Field(12, validation_alias=AliasChoices("n_layer", "num_hidden_layers"))
+    num_attention_heads: PositiveInt = Field(12, validation_alias=AliasChoices("n_head", "num_attention_heads"))
+    n_positions: PositiveInt = Field(1024, validation_alias=AliasChoices("n_positions", "max_position_embeddings"))
     n_inner: int | None = None
     activation_function: Activation = "gelu_new"
     layer_norm_epsilon: float = 1e-5
@@ -135,39 +158,28 @@ class _Gpt2(_Family):
     tie_word_embeddings: bool = True
     eos_token_id: int | list[int] | None = 50256
 
-    def shape(self) -> ModelConfig:
-        width = _head_dim(self.n_embd, self.n_head)
-        scaling = width**-0.5 if self.scale_attn_weights else 1.0
-        divisors = [number + 1 if self.scale_attn_by_inverse_layer_idx else 1 for number in range(self.n_layer)]
-        return ModelConfig(
-            model_type="gpt2",
-            vocab_size=self.vocab_size,
-            hidden_size=self.n_embd,
-            intermediate_size=self.n_inner or 4 * self.n_embd,
-            num_hidden_layers=self.n_layer,
-            num_attention_heads=self.n_head,
-            num_key_value_heads=self.n_head,
-            head_dim=width,
-            max_position_embeddings=self.n_positions,
-            activation=self.activation_function,
-            norm_eps=self.layer_norm_epsilon,
-            attention_scaling=tuple(scaling / divisor for divisor in divisors),
-            tie_word_embeddings=self.tie_word_embeddings,
-            eos_token_id=self.eos_token_id,
-        )
+    def own(self) -> dict[str, Any]:
+        scaling = self.width**-0.5 if self.scale_attn_weights else 1.0
+        by_layer = self.scale_attn_by_inverse_layer_idx
+        return {
+            "intermediate_size": self.n_inner or 4 * self.hidden_size,
+            "max_position_embeddings": self.n_positions,
+            "activation": self.activation_function,
+            "norm_eps": self.layer_norm_epsilon,
+            "attention_scaling": tuple(
+                scaling / (number + 1 if by_layer else 1) for number in range(self.num_hidden_layers)
+            ),
+        }
 
 
 class _Rotary(_Family):
     """A family with rotary positions."""
 
-    vocab_size: PositiveInt
-    hidden_size: PositiveInt
     intermediate_size: PositiveInt
-    num_hidden_layers: PositiveInt
-    num_attention_heads: PositiveInt
     max_position_embeddings: PositiveInt = 2048
-    tie_word_embeddings: bool = False
     rope_parameters: RopeParameters = Field(default_factory=RopeParameters)
+    hidden_act: Activation
+    attention_bias: bool
 
     @model_validator(mode="before")
     @classmethod
@@ -187,6 +199,15 @@ class _Rotary(_Family):
             found["original_max_position_embeddings"] = given["original_max_position_embeddings"]
         return {**given, "rope_parameters": found}
 
+    def own(self) -> dict[str, Any]:
+        return {
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "rope": self.rope_parameters,
+            "activation": self.hidden_act,
+            "attention_bias": self.attention_bias,
+        }
+
 
 class _GptNeox(_Rotary):
     hidden_act: Activation = "gelu"
@@ -194,27 +215,8 @@ class _GptNeox(_Rotary):
     attention_bias: bool = True
     use_parallel_residual: bool = True
 
-    def shape(self) -> ModelConfig:
-        width = _head_dim(self.hidden_size, self.num_attention_heads)
-        return ModelConfig(
-            model_type="gpt_neox",
-            vocab_size=self.vocab_size,
-            hidden_size=self.hidden_size,
-            intermediate_size=self.intermediate_size,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            num_key_value_heads=self.num_attention_heads,
-            head_dim=width,
-            max_position_embeddings=self.max_position_embeddings,
-            activation=self.hidden_act,
-            norm_eps=self.layer_norm_eps,
-            attention_scaling=(width**-0.5,) * self.num_hidden_layers,
-            tie_word_embeddings=self.tie_word_embeddings,
-            eos_token_id=self.eos_token_id,
-            rope=self.rope_parameters,
-            attention_bias=self.attention_bias,
-            is_parallel=self.use_parallel_residual,
-        )
+    def own(self) -> dict[str, Any]:
+        return super().own() | {"norm_eps": self.layer_norm_eps, "is_parallel": self.use_parallel_residual}
 
 
 class _Llama(_Rotary):
@@ -225,34 +227,21 @@ class _Llama(_Rotary):
     attention_bias: bool = False
     mlp_bias: bool = False
 
-    def shape(self, **more: Any) -> ModelConfig:
-        width = self.head_dim or _head_dim(self.hidden_size, self.num_attention_heads)
-        kv_heads = self.num_key_value_heads or self.num_attention_heads
-        if self.num_attention_heads % kv_heads:
-            raise ValueError(f"{self.num_attention_heads} heads cannot share {kv_heads} key-value heads evenly")
-        build = partial(
-            ModelConfig,
-            model_type="llama",
-            vocab_size=self.vocab_size,
-            hidden_size=self.hidden_size,
-            intermediate_size=self.intermediate_size,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            num_key_value_heads=kv_heads,
-            head_dim=width,
-            max_position_embeddings=self.max_position_embeddings,
-            activation=self.hidden_act,
-            norm_eps=self.rms_norm_eps,
-            attention_scaling=(width**-0.5,) * self.num_hidden_layers,
-            tie_word_embeddings=self.tie_word_embeddings,
-            eos_token_id=self.eos_token_id,
-            rope=self.rope_parameters,
-            attention_bias=self.attention_bias,
-            mlp_bias=self.mlp_bias,
-            is_gated=True,
-            is_rms_norm=True,
-        )
-        return build(**more)
+    @property
+    def width(self) -> int:
+        return self.head_dim or super().width
+
+    def own(self) -> dict[str, Any]:
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads or self.num_attention_heads
+        if heads % kv_heads:
+            raise ValueError(f"{heads} heads cannot share {kv_heads} key-value heads evenly")
+        return super().own() | {
+            "num_key_value_heads": kv_heads,
+            "norm_eps": self.rms_norm_eps,
+            "mlp_bias": self.mlp_bias,
+            "is_gated": True,
+            "is_rms_norm": True,
+        }
 
 
 class _HyperClovaX(_Llama):
@@ -264,19 +253,15 @@ class _HyperClovaX(_Llama):
     attention_multiplier: float | None = None
     use_post_norm: bool = True
 
-    def shape(self, **more: Any) -> ModelConfig:
-        scaled = {}
-        if self.attention_multiplier is not None:
-            scaled["attention_scaling"] = (self.attention_multiplier,) * self.num_hidden_layers
-        return super().shape(
-            model_type="hyperclovax",
-            has_post_norm=self.use_post_norm,
-            embedding_multiplier=self.embedding_multiplier,
-            residual_multiplier=self.residual_multiplier,
-            logits_scaling=self.logits_scaling,
-            **scaled,
-            **more,
-        )
+    def own(self) -> dict[str, Any]:
+        scaling = self.width**-0.5 if self.attention_multiplier is None else self.attention_multiplier
+        return super().own() | {
+            "attention_scaling": (scaling,) * self.num_hidden_layers,
+            "has_post_norm": self.use_post_norm,
+            "embedding_multiplier": self.embedding_multiplier,
+            "residual_multiplier": self.residual_multiplier,
+            "logits_scaling": self.logits_scaling,
+        }
 
 
 _END_IDS: TypeAdapter[int | list[int] | None] = TypeAdapter(int | list[int] | None)
@@ -331,9 +316,3 @@ def read_end_ids(folder: Path, config: ModelConfig) -> frozenset[int]:
 def refused(folder: Path, reason: str) -> HunminError:
     """Return the error of a checkpoint that cannot be served."""
     return HunminError(ErrorCode.INVALID_REQUEST, f"The checkpoint {folder} cannot be loaded: {reason}")
-
-
-def _head_dim(hidden_size: int, heads: int) -> int:
-    if hidden_size % heads:
-        raise ValueError(f"a width of {hidden_size} is not a multiple of {heads} heads")
-    return hidden_size // heads

@@ -55,7 +55,7 @@ _LLAMA = Names(
     norm="norm",
     heads=("lm_head",),
 )
-NAMES = {
+_NAMES = {
     "llama": _LLAMA,
     "hyperclovax": Names(
         **(vars(_LLAMA) | {"architecture": "HyperCLOVAXForCausalLM", "post_norms": ("post_norm1", "post_norm2")})
@@ -116,17 +116,12 @@ class Tensors:
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor `name`; zeros of `shape` if it cannot be had."""
-        problem = None
         if not self.has(name):
             self.missing.append(name)
             return torch.zeros(shape, dtype=self._dtype)
         tensor = self._read(name)
-        if tensor.dtype not in _FLOATS:
-            problem = f"is {tensor.dtype}, should be a plain float"
-        elif tensor.shape != shape:
-            problem = f"is {[*tensor.shape]}, should be {[*shape]}"
-        if problem is not None:
-            self.mismatched.append(f"{name} ({problem})")
+        if tensor.dtype not in _FLOATS or tensor.shape != shape:
+            self.mismatched.append(f"{name} (is {tensor.dtype} {[*tensor.shape]}, should be a plain float {[*shape]})")
             return torch.zeros(shape, dtype=self._dtype)
         self.parameters += tensor.numel()
         # A copy: what is read lies in the mapped file, which somebody may write over while the model runs.
@@ -178,4 +173,4 @@ def digest_of(files: list[Path]) -> str:
 
 def names_of(config: ModelConfig) -> Names:
     """Return the names of the family of `config`."""
-    return NAMES[config.model_type]
+    return _NAMES[config.model_type]
