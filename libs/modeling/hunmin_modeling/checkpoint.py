@@ -12,13 +12,16 @@ from torch import Tensor
 from hunmin_modeling.attention import AttentionBatch
 from hunmin_modeling.config import ModelConfig, read_config, read_end_ids, refused
 from hunmin_modeling.decoder import Decoder
-from hunmin_modeling.linear import linear_kind
+from hunmin_modeling.linear import activation_dtype, linear_kind
 from hunmin_modeling.weights import Tensors, digest_of, names_of, weight_files
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model ready to run, and what must be known of it. `digest`: sha256 of the weight files, in order of name."""
+    """A model ready to run, and what must be known of it. `digest`: sha256 of the weight files, in order of name.
+
+    `dtype` is that of its weights.
+    """
 
     model: Decoder
     digest: str
@@ -40,6 +43,11 @@ class Checkpoint:
         return names_of(self.config).architecture
 
     @property
+    def activation_dtype(self) -> torch.dtype:
+        """What it computes in, keys and values included."""
+        return self.model.activation_dtype
+
+    @property
     def embedding(self) -> Tensor:
         """What each token is to the model, [vocab, d_model]."""
         return self.model.embedding
@@ -51,7 +59,7 @@ class Checkpoint:
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return what tokens `ids` [T] are to the model, [T, d_model]."""
-        return self.embedding[ids]
+        return self.embedding[ids].to(self.activation_dtype)
 
     def forward(
         self, embeddings: Tensor, positions: Tensor, batch: AttentionBatch, *, rows: Tensor, with_hidden: bool = False
@@ -75,7 +83,12 @@ def load_checkpoint(
     config = read_config(folder)
     files = weight_files(folder)
     tensors = Tensors(files, prefix=names_of(config).prefix, dtype=dtype, device=device)
-    model = Decoder(config, tensors, linear_kind(dtype, int8=int8, device=device)).to(device)
+    model = Decoder(
+        config,
+        tensors,
+        linear_kind(dtype, int8=int8, device=device),
+        activation_dtype=activation_dtype(dtype, device=device),
+    ).to(device)
     for problem, found in (("missing keys", tensors.missing), ("mismatched keys", tensors.mismatched)):
         if found:
             raise refused(folder, f"{problem}: {', '.join(sorted(found)[:4])}.")

@@ -37,9 +37,10 @@ class Decoder(nn.Module):
     embedding: Tensor
     positions: Tensor | None
 
-    def __init__(self, config: ModelConfig, tensors: Tensors, linear: Linear) -> None:
+    def __init__(self, config: ModelConfig, tensors: Tensors, linear: Linear, *, activation_dtype: torch.dtype) -> None:
         """Take the weights from `tensors`, those of projections laid out by `linear`."""
         super().__init__()
+        self.activation_dtype = activation_dtype
         names = names_of(config)
         self.config = config
         embedding, head = _tables(config, tensors, names)
@@ -56,6 +57,9 @@ class Decoder(nn.Module):
         )
         self.norm = _Part(tensors, names, names.prefix).norm(config, names.norm)
         self.head = linear(head, None)
+        for module in self.modules():
+            if isinstance(module, _Norm):
+                module.to(activation_dtype)
 
     @property
     def device(self) -> torch.device:

@@ -155,7 +155,9 @@ class Gradients:
 
     def _run(self, numbers: list[int], pause: Callable[[], None]) -> None:
         examples = [self.examples[number] for number in numbers]
-        batch = DenseBatch([example.length for example in examples], dtype=self.checkpoint.dtype, pause=pause)
+        batch = DenseBatch(
+            [example.length for example in examples], dtype=self.checkpoint.activation_dtype, pause=pause
+        )
         ids = torch.tensor([token for example in examples for token in [*example.prompt, *example.target[:-1]]])  # [T]
         begins = [0, *accumulate(example.length for example in examples)]
         sources = [

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_modeling import linear
 from hunmin_modeling.attention import PackedBatch, Span
 from hunmin_modeling.checkpoint import Checkpoint, load_checkpoint
 from hunmin_modeling.config import MODEL_TYPES, read_config
@@ -60,7 +61,7 @@ VARIANTS = [
 
 def packed_logits(checkpoint: Checkpoint, ids: torch.Tensor, schedule: list[Parts]) -> torch.Tensor:
     """Run the two sequences `ids` [2, T] in the parts of `schedule` and return the logits [2, T, vocab]."""
-    pool = KvPool(checkpoint.config, blocks=20, block_size=8, dtype=checkpoint.dtype)
+    pool = KvPool(checkpoint.config, blocks=20, block_size=8, dtype=checkpoint.activation_dtype)
     found = torch.zeros(*ids.shape, checkpoint.vocab_size)
     for parts in schedule:
         batch = PackedBatch(pool, [Span(BLOCKS[i], start, count) for i, start, count in parts])
@@ -156,12 +157,28 @@ class TestServed:
         found = packed_logits(checkpoint, ids, SCHEDULES[schedule])
         assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
 
+    @pytest.mark.parametrize("model_type", MODEL_TYPES)
+    def test_computes_in_float32_where_the_processor_does_not_multiply_in_bfloat16(
+        self, tmp_path: Path, model_type: str, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(linear, "multiplies_bfloat16", lambda: False)
+        folder = save_tiny_checkpoint(tmp_path, model_type)
+        checkpoint = load_checkpoint(folder, dtype=torch.bfloat16)
+        assert (checkpoint.dtype, checkpoint.activation_dtype) == (torch.bfloat16, torch.float32)
+        ids = torch.randint(0, 97, (2, 40), generator=torch.Generator().manual_seed(1))
+        rounded = tiny_model(model_type)
+        with torch.no_grad():
+            for weight in rounded.parameters():
+                weight.copy_(weight.bfloat16())
+            expected = rounded(ids).logits
+        assert torch.allclose(packed_logits(checkpoint, ids, SCHEDULES["whole"]), expected, atol=1e-5)
+
     def test_says_what_it_is(self, tmp_path: Path) -> None:
         checkpoint = load_checkpoint(save_tiny_checkpoint(tmp_path, "llama", context_length=64))
         assert checkpoint.architecture == "LlamaForCausalLM"
         assert checkpoint.parameters == tiny_model("llama", context_length=64).num_parameters()
         assert (checkpoint.context_length, checkpoint.vocab_size, checkpoint.end_ids) == (64, 97, {0})
-        assert kv_bytes_per_token(checkpoint.config, checkpoint.dtype) == 2 * 2 * 2 * 8 * 4
+        assert kv_bytes_per_token(checkpoint.config, checkpoint.activation_dtype) == 2 * 2 * 2 * 8 * 4
 
     def test_has_frozen_weights_and_a_digest_of_them(self, tmp_path: Path) -> None:
         one = load_checkpoint(save_tiny_checkpoint(tmp_path / "one", "gpt2", seed=1))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hunmin_modeling.checkpoint import Checkpoint, load_checkpoint
 from hunmin_modeling.config import MODEL_TYPES
 from hunmin_modeling.gradient import Example, Gradients, Wanted
+from hunmin_modeling.linear import frozen_weights
 from hunmin_modeling.testing import save_tiny_checkpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -171,20 +172,12 @@ class TestBounds:
             next(steps)
 
     def test_changes_no_weight_and_keeps_no_gradient(self, checkpoint, local, examples, rows) -> None:
-        before = {name: value.clone() for name, value in _weights(checkpoint)}
+        before = {name: value.clone() for name, value in frozen_weights(checkpoint.model)}
         computed(checkpoint, examples, rows, max_tokens=60)
-        after = dict(_weights(checkpoint))
+        after = dict(frozen_weights(checkpoint.model))
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
         assert not any(weight.requires_grad or weight.grad is not None for weight in after.values())
-
-
-def _weights(checkpoint: Checkpoint) -> list[tuple[str, Tensor]]:
-    found = dict(checkpoint.model.state_dict())
-    for name, module in checkpoint.model.named_modules():
-        if hasattr(module, "packed"):
-            found[f"{name}.packed"] = module.packed.to_dense()
-    return list(found.items())
 
 
 class TestBfloat16:

@@ -59,7 +59,7 @@ class Runner:
         """Reserve the pool. Only the first `vocab_size` tokens may be drawn: models pad their vocabulary."""
         self.checkpoint = checkpoint
         self._vocab_size = vocab_size
-        self.pool = KvPool(checkpoint.config, blocks=blocks, block_size=block_size, dtype=checkpoint.dtype)
+        self.pool = KvPool(checkpoint.config, blocks=blocks, block_size=block_size, dtype=checkpoint.activation_dtype)
 
     def run(self, tasks: Rows[Task], copies: Rows[Copy] = ()) -> list[Outcome]:
         """Make `copies`, then run every task in one forward pass and return their outcomes, in order."""
@@ -97,7 +97,7 @@ class Runner:
         ids = torch.from_numpy(np.concatenate([np.array(piece, dtype=np.int64) for piece in pieces]))
         embeddings = self.checkpoint.embed(ids.clamp(min=0))
         for task, begin, end in zip(tasks, begins[:-1], begins[1:], strict=True):
-            if task.rows is not None:
+            if task.rows is not None and task.work.start < task.work.sequence.prompt_length:
                 places = (ids[begin:end] < 0).nonzero()[:, 0] + begin
                 if len(places):
                     embeddings[places] = task.rows[-1 - ids[places]].to(embeddings.dtype)
