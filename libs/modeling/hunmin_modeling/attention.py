@@ -1,7 +1,7 @@
 """Attention for packed batches of many sequences, and the batch over the KV pool.
 
-Decoding copies no key and no value: each block of the pool is multiplied, where it lies, with the query of the sequence
-that owns it, and only scores and partial outputs move. Must not know models, schedules or text.
+Decoding copies no key and no value: each block of keys is multiplied, where it lies, with the query of the sequence
+that owns it, and each value is weighted and summed where it lies. Must not know models, schedules or text.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hunmin_modeling.kv_pool import KvPool
+
+_Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class AttentionBatch(Protocol):
@@ -38,10 +40,11 @@ class Span:
 
 @dataclass(frozen=True)
 class _Decode:
-    """How the single queries of n sequences meet N rows, each a block: those of `stretches`, then those of `copied`.
+    """How the single queries of n sequences meet N rows of keys, each a block: those of `stretches`, then of `copied`.
 
     A stretch is read where it lies, with the blocks of others in it; a block that several sequences hold is copied out
-    for all but one. Place p of n * m is block p % m of sequence p // m.
+    for all but one. Place p of n * m is block p % m of sequence p // m. Values are summed head by head, sequence by
+    sequence, token by token: T tokens in all.
     """
 
     queries: int
@@ -49,10 +52,10 @@ class _Decode:
     copied: Tensor | None
     owner: Tensor  # [N] the sequence of each row; any for a block that is nobody's here
     to_sequence: Tensor  # [n * m] the row of each place; any row where there is none
-    to_block: Tensor  # [N] the place of each row
     mask: Tensor  # [n, 1, m, block_size] 0 where a key is, else -inf
-    owned: Tensor | None  # the rows that are somebody's here; None: all are
-    owner_of_owned: Tensor
+    values: Tensor  # [heads * T] which row of a layer's values is summed, each of head_dim
+    weights: Tensor  # [heads * T] where its weight lies in [n, heads, m, block_size]
+    begins: Tensor  # [heads * n] the first of each sum
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class PackedBatch:
         singles = next((i for i, span in enumerate(spans) if span.count > 1), len(spans))
         if singles == 1:
             singles = 0
-        self.decode = _decode(spans[:singles], size) if singles else None
+        self.decode = _decode(spans[:singles], pool) if singles else None
         self.chunks: list[_Chunk] = []
         begin = singles
         for span in spans[singles:]:
@@ -126,7 +129,8 @@ class PackedBatch:
         return result
 
 
-def _decode(spans: Sequence[Span], size: int) -> _Decode:
+def _decode(spans: Sequence[Span], pool: KvPool) -> _Decode:
+    size = pool.block_size
     used = [span.blocks[: span.start // size + 1] for span in spans]
     counts = np.array([len(blocks) for blocks in used])
     n, most = len(spans), int(counts.max())
@@ -135,11 +139,12 @@ def _decode(spans: Sequence[Span], size: int) -> _Decode:
     place = sequence * most + np.arange(len(blocks)) - np.repeat(np.cumsum(counts) - counts, counts)
     stretches, row, copied = _layout(blocks)
     width = sum(end - first for first, end in stretches) + len(copied)
-    owner, to_block = np.zeros(width, np.int64), np.zeros(width, np.int64)
-    owner[row], to_block[row] = sequence, place
+    owner = np.zeros(width, np.int64)
+    owner[row] = sequence
     to_sequence = np.zeros(n * most, np.int64)
     to_sequence[place] = row
     lengths = np.array([span.start + 1 for span in spans])
+    values, weights, begins = _sums(blocks, counts, lengths, pool)
     mask = np.where(np.arange(most * size) < lengths[:, None], np.float32(0), np.float32("-inf"))
     return _Decode(
         queries=n,
@@ -147,11 +152,24 @@ def _decode(spans: Sequence[Span], size: int) -> _Decode:
         copied=torch.from_numpy(blocks[copied]) if len(copied) else None,
         owner=torch.from_numpy(owner),
         to_sequence=torch.from_numpy(to_sequence),
-        to_block=torch.from_numpy(to_block),
         mask=torch.from_numpy(mask).view(n, 1, most, size),
-        owned=None if width == len(blocks) else torch.from_numpy(row),
-        owner_of_owned=torch.from_numpy(owner if width == len(blocks) else sequence),
+        values=torch.from_numpy(values),
+        weights=torch.from_numpy(weights),
+        begins=torch.from_numpy(begins),
     )
+
+
+def _sums(blocks: _Integers, counts: _Integers, lengths: _Integers, pool: KvPool) -> tuple[_Integers, ...]:
+    """Return `values`, `weights` and `begins` of sequences with so many of `blocks`, and so many tokens in them."""
+    size, kv_heads = pool.block_size, pool.kv_heads
+    heads = np.arange(pool.query_heads)[:, None]
+    firsts = np.cumsum(lengths) - lengths
+    sequence = np.repeat(np.arange(len(lengths)), lengths)  # [T]
+    position = np.arange(len(sequence)) - firsts[sequence]
+    block = blocks[(np.cumsum(counts) - counts)[sequence] + position // size]
+    values = (block * kv_heads + heads * kv_heads // pool.query_heads) * size + position % size  # [heads, T]
+    weights = (sequence * pool.query_heads + heads) * (counts.max() * size) + position
+    return values.ravel(), weights.ravel(), (heads * len(sequence) + firsts).ravel()
 
 
 # Each stretch is a product of its own, which costs some microseconds a layer: so few, and none that copying matches.
@@ -160,7 +178,7 @@ _LEAST_STRETCH = 8
 _LONGEST_GAP = 2
 
 
-def _layout(blocks: "np.ndarray[Any, np.dtype[np.int64]]") -> tuple[list[tuple[int, int]], Any, Any]:
+def _layout(blocks: _Integers) -> tuple[list[tuple[int, int]], Any, Any]:
     """Return the stretches to read in place, the row of each of `blocks`, and which of them are to be copied out."""
     distinct, first_at = np.unique(blocks, return_index=True)
     breaks = np.flatnonzero(np.diff(distinct) > _LONGEST_GAP + 1) + 1
@@ -230,28 +248,27 @@ def _attend_decode(pool: KvPool, layer: int, query: Tensor, plan: _Decode, scali
     groups = heads // kv_heads
     queries = query[0, :, :n].transpose(0, 1).index_select(0, plan.owner)  # [N, heads, head_dim]
     queries = queries.view(rows * kv_heads, groups, width)
-    scores = _multiply(queries, pool.keys[layer], plan, transposed=True)  # [N * kv_heads, groups, block_size]
+    scores = _multiply(queries, pool.keys[layer], plan)  # [N * kv_heads, groups, block_size]
     scores = scores.view(rows, heads * size).index_select(0, plan.to_sequence)
     scores = scores.view(n, -1, heads, size).transpose(1, 2)  # [n, heads, m, block_size]
     weights = torch.add(plan.mask, scores, alpha=scaling).flatten(2).softmax(-1)  # float32 [n, heads, m * block_size]
-    weights = weights.to(query.dtype).view(n, heads, -1, size).transpose(1, 2).reshape(-1, heads * size)
-    weights = weights.index_select(0, plan.to_block).view(rows * kv_heads, groups, size)
-    partial = _multiply(weights, pool.values[layer], plan, transposed=False).view(rows, heads * width)
-    # By index, not by a product with zeros and ones: what another's block holds must not matter, be it not a number.
-    if plan.owned is not None:
-        partial = partial.index_select(0, plan.owned)
-    result = partial.new_zeros(n, heads * width).index_add_(0, plan.owner_of_owned, partial)
-    return result.view(n, heads, width)
+    # The fastest of torch's ways to sum rows: half of the time of products of blocks, and no row is read in vain.
+    result = F.embedding_bag(
+        plan.values,
+        pool.values[layer].view(-1, width),
+        plan.begins,
+        per_sample_weights=weights.to(query.dtype).view(-1).index_select(0, plan.weights),
+        mode="sum",
+    )
+    return result.view(heads, n, width).transpose(0, 1)
 
 
-def _multiply(left: Tensor, pool: Tensor, plan: _Decode, *, transposed: bool) -> Tensor:
-    """Multiply `left` [N * kv_heads, groups, x] with the rows of `pool` [blocks, kv_heads, block_size, head_dim]."""
+def _multiply(left: Tensor, pool: Tensor, plan: _Decode) -> Tensor:
+    """Multiply `left` [N * kv_heads, groups, head_dim] with the keys in `pool` [blocks, kv_heads, size, head_dim]."""
     parts = [pool[first:end] for first, end in plan.stretches]
     if plan.copied is not None:
         parts.append(pool.index_select(0, plan.copied))
-    matrices = [part.flatten(0, 1) for part in parts]  # of the pool's memory, [rows * kv_heads, block_size, head_dim]
-    if transposed:
-        matrices = [matrix.transpose(1, 2) for matrix in matrices]
+    matrices = [part.flatten(0, 1).transpose(1, 2) for part in parts]  # [rows * kv_heads, head_dim, block_size]
     if len(matrices) == 1:
         return torch.bmm(left, matrices[0])
     result = left.new_empty(left.shape[0], left.shape[1], matrices[0].shape[2])

@@ -14,6 +14,7 @@ class KvPool:
         """Reserve `blocks` blocks of `block_size` tokens for a model of that shape."""
         layers, heads, width = _shape(config)
         self.block_size = block_size
+        self.kv_heads, self.query_heads = heads, config.num_attention_heads
         # Zeros, not garbage: attention gives weight 0 to places where no token is, and 0 * NaN is NaN. NumPy's take no
         # memory before they are written, torch's all of it at once.
         shape = (layers, 2, blocks, heads, block_size, width)
