@@ -32,7 +32,7 @@ class Studio:
     url: str
     key: str
     model: str
-    generation_metrics_url: str | None  # where the operator can look into the engine; not open in one process
+    generation_metrics_url: str | None  # where the operator can look into the engine; None where that is not known
 
     def client(self, key: str | None = None) -> openai.OpenAI:
         """Return the official client, unmodified; a context."""
@@ -91,15 +91,20 @@ def studio(process: StudioProcess | None) -> Studio:
     """The studio as its users see it."""
     url = process.url if process else os.environ["E2E_URL"]
     key = process.key if process else os.environ["E2E_KEY"]
-    metrics_url = f"http://127.0.0.1:{process.ports['generation']}/metrics" if process else None
     with openai.OpenAI(base_url=f"{url}/v1", api_key=key) as client:
         names = [model.id for model in client.models.list()]
     return Studio(
         url=url,
         key=key,
         model=os.environ.get("E2E_MODEL", names[0]),
-        generation_metrics_url=None if process is None or process.one_process else metrics_url,
+        generation_metrics_url=_generation_metrics_url(process) if process else None,
     )
+
+
+def _generation_metrics_url(process: StudioProcess) -> str:
+    """A process tells of all its services on every port that it opens."""
+    port = process.ports["generation"]
+    return f"{process.url}/metrics" if process.one_process else f"http://127.0.0.1:{port}/metrics"
 
 
 @pytest.fixture

@@ -88,6 +88,6 @@ def _rows_of(http: httpx.Client, request_id: str) -> list[dict]:
 
 def _running_sequences(metrics_url: str) -> float:
     for line in httpx.get(metrics_url).text.splitlines():
-        if line.startswith("hunmin_generation_num_requests_running"):
+        if line.startswith("vllm:num_requests_running"):
             return float(line.split()[-1])
     raise AssertionError("the generation service has no gauge of running sequences")

@@ -83,7 +83,7 @@ async def refused(service: Running, request: GenerateRequest) -> HunminError:
 
 async def metric(service: Running, name: str, model: str = "one") -> float:
     page = (await service.http("generation").get("/metrics")).text
-    line = next(line for line in page.splitlines() if line.startswith(f'hunmin_generation_{name}{{model="{model}"}}'))
+    line = next(line for line in page.splitlines() if line.startswith(f'{name}{{model_name="{model}"}}'))
     return float(line.split()[-1])
 
 
@@ -179,21 +179,34 @@ class TestClientLeaves:
                 if isinstance(event.root, ChunkEvent):
                     break
         left_at = time.monotonic()
-        while await metric(service, "request_cancelled_total") < 1:
+        while await metric(service, "hunmin_generation_request_cancelled_total") < 1:
             await asyncio.sleep(0.01)
             assert time.monotonic() - left_at < 1
-        assert await metric(service, "num_requests_running") == 0
-        assert await metric(service, "kv_cache_usage_perc") == 0
+        assert await metric(service, "vllm:num_requests_running") == 0
+        assert await metric(service, "vllm:kv_cache_usage_perc") == 0
 
 
 class TestOperation:
     async def test_metrics_count_what_was_done(self, service: Running) -> None:
         usage = (await events(service, asked(model="two")))[-1]
         assert isinstance(usage, UsageEvent)
-        assert await metric(service, "generation_tokens_total", "two") == usage.completion_tokens
-        assert await metric(service, "prompt_tokens_total", "two") == usage.prompt_tokens
-        assert await metric(service, "time_to_first_token_seconds_count", "two") == 1
-        assert await metric(service, "request_success_total", "one") == 0
+        assert await metric(service, "vllm:generation_tokens_total", "two") == usage.completion_tokens
+        assert await metric(service, "vllm:prompt_tokens_total", "two") == usage.prompt_tokens
+        assert await metric(service, "vllm:time_to_first_token_seconds_count", "two") == 1
+        assert await metric(service, "vllm:request_success_total", "one") == 0
+
+    async def test_metrics_tell_of_the_prefix_cache(self, service: Running, folders: dict[str, Path]) -> None:
+        prompt = load(folders["one"]).encode(PROMPT * 9)
+        for _ in range(3):
+            await events(service, asked(prompt=prompt, max_tokens=1))
+        assert await metric(service, "vllm:prefix_cache_queries_total") == 3 * len(prompt)
+        assert await metric(service, "vllm:prefix_cache_hits_total") == 2 * ((len(prompt) - 1) // 8 * 8)
+
+    async def test_metrics_tell_of_preemptions(self, folders: dict[str, Path]) -> None:
+        small = environment(folders, kv_bytes=512 * 32)  # 512 bytes a token of "one": room for 32
+        async with running(SERVICE, env=small) as service:
+            await asyncio.gather(*(events(service, asked(prompt=[1, 2, number], max_tokens=25)) for number in range(2)))
+            assert await metric(service, "vllm:num_preemptions_total") >= 1
 
     async def test_it_is_ready_when_its_engines_run(self, service: Running) -> None:
         http: httpx.AsyncClient = service.http("generation")
@@ -203,7 +216,7 @@ class TestOperation:
         async with running(SERVICE, env=environment(folders)) as service:
             task = asyncio.create_task(events(service, asked(max_tokens=390)))
             async with asyncio.timeout(5):
-                while await metric(service, "num_requests_running") < 1:  # noqa: ASYNC110  # seen from outside only
+                while await metric(service, "vllm:num_requests_running") < 1:  # noqa: ASYNC110  # seen from outside only
                     await asyncio.sleep(0.005)
         with pytest.raises(HunminError) as ended:
             await task

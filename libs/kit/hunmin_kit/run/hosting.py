@@ -15,6 +15,7 @@ import structlog
 from fastapi import FastAPI
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from hunmin_kit.observe.metrics import Metrics
 from hunmin_kit.observe.tracing import tracer_provider
 from hunmin_kit.run.plan import Plan
 from hunmin_kit.run.platform import Platform
@@ -32,6 +33,7 @@ class Hosted:
 
     apps: dict[str, FastAPI] = field(default_factory=dict)
     platforms: dict[str, Platform] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
     is_draining: bool = False
 
 
@@ -84,6 +86,7 @@ async def _hosted_service(
             service.name,
             plan.platform,
             tracer_provider=provider,
+            metrics=up.metrics,
             transport=_transport_choice(plan, up),
             needs=service.needs,
             database=database,

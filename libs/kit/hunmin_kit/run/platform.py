@@ -12,7 +12,7 @@ from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
 from hunmin_kit.blobs import Blobs, open_blobs
-from hunmin_kit.observe.metrics import new_registry
+from hunmin_kit.observe.metrics import Metrics
 from hunmin_kit.run.errors import StartError
 from hunmin_kit.run.settings import PlatformSettings
 from hunmin_kit.web.app import AppParts, ReadyCheck, build_app
@@ -35,6 +35,7 @@ class Platform:
         settings: PlatformSettings,
         *,
         tracer_provider: TracerProvider,
+        metrics: Metrics,
         transport: TransportChoice,
         needs: tuple[str, ...] = (),
         database: "Database | None" = None,
@@ -43,10 +44,11 @@ class Platform:
     ) -> None:
         self.service = service
         self.home: Path = settings.home
-        self.registry: CollectorRegistry = new_registry()
+        self.registry: CollectorRegistry = metrics.registry
         self.tracer: Tracer = tracer_provider.get_tracer(f"hunmin_{service}")
         self._settings = settings
         self._tracer_provider = tracer_provider
+        self._metrics = metrics
         self._transport = transport
         self._needs = needs
         self._database = database
@@ -100,7 +102,7 @@ class Platform:
         """
         parts = AppParts(
             service=self.service,
-            registry=self.registry,
+            metrics=self._metrics,
             tracer_provider=self._tracer_provider,
             body_limit_bytes=self._settings.body_limit_bytes,
             upload_limit_bytes=self._settings.upload_limit_bytes,

@@ -9,10 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from hunmin_contracts.errors import ErrorCode, HunminError
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import TracerProvider
-from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
-from hunmin_kit.observe.metrics import HttpMetrics, exposition
+from hunmin_kit.observe.metrics import Metrics
 from hunmin_kit.web.edge import ERROR_KEY, OBSERVATION_PATHS, Edge, is_json
 from hunmin_kit.web.errors import ErrorRenderer, problem_of, respond
 
@@ -24,7 +23,7 @@ class AppParts:
     """What the process gives to a service's application."""
 
     service: str
-    registry: CollectorRegistry
+    metrics: Metrics
     tracer_provider: TracerProvider
     body_limit_bytes: int
     upload_limit_bytes: int
@@ -67,7 +66,7 @@ def build_app(
     app.add_middleware(
         Edge,
         service=parts.service,
-        metrics=HttpMetrics(parts.registry),
+        metrics=parts.metrics,
         body_limit_bytes=parts.body_limit_bytes,
         upload_limit_bytes=parts.upload_limit_bytes,
         upload_paths=frozenset(upload_paths),
@@ -92,7 +91,7 @@ def _add_observation(app: FastAPI, parts: AppParts, ready: ReadyCheck | None) ->
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
-        content, media_type = exposition(parts.registry)
+        content, media_type = parts.metrics.exposition()
         return Response(content, media_type=media_type)
 
 

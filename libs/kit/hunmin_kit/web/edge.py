@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hunmin_kit.observe.logs import ResponseAborted
-from hunmin_kit.observe.metrics import HttpMetrics
+from hunmin_kit.observe.metrics import Metrics
 from hunmin_kit.web.request_id import HEADER, accept_request_id, request_context
 
 OBSERVATION_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
@@ -51,7 +51,7 @@ class Edge:
         app: ASGIApp,
         *,
         service: str,
-        metrics: HttpMetrics,
+        metrics: Metrics,
         body_limit_bytes: int,
         upload_limit_bytes: int,
         upload_paths: frozenset[str],
@@ -115,7 +115,9 @@ class Edge:
             return
         status = answer.status if answer.status is not None and answer.is_complete else CLIENT_LEFT
         route = getattr(scope.get("route"), "path_format", None) or "unmatched"
-        self._metrics.observe(method=scope["method"], route=route, status=status, duration_s=duration_s)
+        self._metrics.observe(
+            service=self._service, method=scope["method"], route=route, status=status, duration_s=duration_s
+        )
         error = {"error": scope[ERROR_KEY]} if ERROR_KEY in scope else {}
         _log.info(
             "http.request.finished",

@@ -10,7 +10,7 @@ from hunmin_generation.gradients.models import GradientModels
 from hunmin_generation.gradients.worker import GradientWorker
 
 _PREFIX = "hunmin_generation_gradient_"
-_LABELS = ("model",)
+_LABELS = ("model_name",)
 _COUNTERS: dict[str, tuple[str, Callable[[GradientWorker], float]]] = {
     "tokens": ("Positions that backward passes went through.", lambda worker: worker.backward_tokens),
     "request_success": ("Batches that ended well.", lambda worker: worker.finished),

@@ -144,7 +144,7 @@ async def _tgi(model: Model) -> AsyncIterator[Computer]:
 
         async def count() -> int:
             page = (await up.http("generation").get("/metrics")).text
-            return _gauge(page, 'hunmin_generation_num_requests_running{model="tiny"}')
+            return _gauge(page, 'vllm:num_requests_running{model_name="tiny"}')
 
         yield Computer("tgi", backend, count)
 
