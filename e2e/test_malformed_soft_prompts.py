@@ -1,5 +1,6 @@
 """Files from strangers: each malformed one is a 4xx that says why, costs little memory, and disturbs nobody else."""
 
+import base64
 import io
 import json
 import pickle
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 PATH = "/studio/v1/soft-prompts"
+GRADIENTS = "/studio/v1/gradients"
 TENSOR = "prompt_embeddings"
 LARGE = 15 * 2**20  # bytes; a body may have 16 MiB
 NOISE = 4 * 2**20  # bytes by which a studio grows and shrinks while it serves
@@ -225,6 +227,34 @@ def test_each_malformed_file_is_refused_and_disturbs_nobody(studio, process):
         assert http.get(PATH, params={"name": "stranger"}).json()["data"] == []
         assert http.delete(f"{PATH}/good").status_code == 204
     assert len(MALFORMED) >= 30
+    assert len(set(neighbour.answers)) == 1
+
+
+def test_each_malformed_tensor_is_refused_where_gradients_are_asked_for(studio, process):
+    """It comes as base64 in a body of JSON. (Where prompts are token ids, a file's template is not looked at.)"""
+    neighbour = Neighbour(studio)
+    tensors = {name: make for name, make in MALFORMED.items() if "template" not in name and "slots" not in name} | {
+        "one NaN at the end of many": lambda width: file(
+            {TENSOR: tensor([1000, width], 4000 * width)}, bytes(4000 * width - 4) + NAN
+        ),
+        "zeros behind the tensor, as many as fit": lambda width: rows(width) + bytes(5 * 2**20),
+        "random bytes, as many as fit": lambda width: bytes(range(255, -1, -1)) * (5 * 2**20 // 256),
+    }
+    with studio.http() as http, neighbour.working():
+        width = width_of(studio, http)
+        neighbour.wait_for(3)
+        for name, make in tensors.items():
+            asked = {"model": studio.model, "examples": [{"tokens": [-1, -2, 3], "target": [4]}]}
+            body = json.dumps(asked | {"soft_prompt": base64.b64encode(make(width)).decode()}).encode()
+            with watched(process) as peak:
+                response = http.post(GRADIENTS, content=body, headers={"Content-Type": "application/json"})
+            problem = response.json()
+            assert 400 <= response.status_code < 500, f"{name}: {problem}"
+            assert problem["code"] in ("invalid_request", "too_large", "conflict", "invalid_parameter"), name
+            assert len(problem["detail"]) > 20, f"{name}: {problem}"
+            # As text in JSON it lies in one process six times, on its way through two services; a file does not.
+            assert peak.growth < 8 * len(body) + NOISE, f"{name}: {peak.growth} bytes for {len(body)}"
+        neighbour.wait_for(3)
     assert len(set(neighbour.answers)) == 1
 
 

@@ -11,6 +11,7 @@ from hunmin_contracts.schema import Empty, Schema
 FinishReason = Literal["stop", "length"]
 
 TokenId = Annotated[int, Field(ge=0, strict=True)]  # true is none
+ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]  # stored and logged
 
 
 class Message(Schema):
@@ -129,7 +130,7 @@ class ScoreBody(Schema):
     are those of GenerateRequest.
     """
 
-    model: str
+    model: ModelName
     prompt: str | list[TokenId] | list[Message] | dict[str, str]
     continuations: list[Annotated[str, Field(min_length=1)] | Annotated[list[TokenId], Field(min_length=1)]] = Field(
         min_length=1, max_length=128

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, RootModel, model_validator
 
 from hunmin_contracts.endpoint import StreamEndpoint
-from hunmin_contracts.generation import TokenId
+from hunmin_contracts.generation import ModelName, TokenId
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.soft_prompts import SlotSizes
@@ -53,7 +53,7 @@ class GradientBody(Schema):
     `model` names a soft prompt, or if only saliency or candidates are wanted.
     """
 
-    model: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")  # it is stored and logged
+    model: ModelName
     soft_prompt: str | None = Field(default=None, max_length=8 * 2**20)
     slots: SlotSizes | None = None
     examples: list[GradientExample] = Field(min_length=1, max_length=256)

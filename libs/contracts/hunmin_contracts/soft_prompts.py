@@ -13,7 +13,7 @@ from hunmin_contracts.endpoint import Endpoint, UploadEndpoint
 from hunmin_contracts.ids import AccountId, DatasetId, JobId, SoftPromptId
 from hunmin_contracts.peft import AdapterConfig
 from hunmin_contracts.schema import Empty, Schema
-from hunmin_contracts.tuning import TuningResult
+from hunmin_contracts.tuning import TuningResult, VirtualSlots
 
 TENSOR = "prompt_embeddings"
 METADATA = "hunmin"
@@ -21,7 +21,8 @@ METADATA = "hunmin"
 # No `@`: it stands before the version. The first letter keeps a name apart from a number or an option.
 SoftPromptName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 SoftPromptReference = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}(@[1-9][0-9]{0,8})?$")]
-SlotSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=64)]
+SlotSizes = VirtualSlots
+MAX_PROVENANCE = 64  # entries
 
 
 class Manifest(Schema):
@@ -36,7 +37,7 @@ class Manifest(Schema):
     tokenizer_digest: str | None = None
     template: str | None = Field(default=None, max_length=20_000)
     slots: SlotSizes | None = None
-    provenance: dict[str, str] = Field(default={}, max_length=64)
+    provenance: dict[str, str] = Field(default={}, max_length=MAX_PROVENANCE)
 
 
 class SoftPromptOrigin(Schema):

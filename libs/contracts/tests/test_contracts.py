@@ -1,6 +1,7 @@
 """What every contract promises: strict messages, endpoints that both ends can use, one table of errors."""
 
 import importlib
+import json
 import pkgutil
 import re
 import typing
@@ -9,8 +10,12 @@ import hunmin_contracts
 import pytest
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
 from hunmin_contracts.errors import ERRORS, ErrorCode, HunminError, Problem, reference_page
+from hunmin_contracts.generation import ScoreBody
+from hunmin_contracts.gradients import GradientBody
 from hunmin_contracts.ids import new_account_id, new_api_key_id, new_request_id
+from hunmin_contracts.peft import AdapterConfig, adapter_of
 from hunmin_contracts.schema import Schema
+from hunmin_contracts.soft_prompts import ImportRequest, Manifest
 from pydantic import BaseModel, ValidationError
 
 MODULES = [
@@ -77,6 +82,54 @@ UNIONS = [
 def test_events_are_told_apart_by_their_type(endpoint: StreamEndpoint) -> None:
     schema = endpoint.event.model_json_schema()
     assert schema["discriminator"]["propertyName"] == "type"
+
+
+EXAMPLES = {"model": "m", "examples": [{"tokens": [1], "target": [2]}]}
+SCORED = {"model": "m", "prompt": "a", "continuations": ["b"]}
+
+
+@pytest.mark.parametrize("slots", ["[]", "[0]", "[1025]", "[1024, 1]", f"[{'9' * 4300}, {'9' * 4300}]"])
+def test_slots_are_of_a_soft_prompt_that_there_can_be(slots: str) -> None:
+    fields = {Manifest: {}, GradientBody: EXAMPLES, ImportRequest: {"account_id": "a", "name": "a", "model": "m"}}
+    for message, others in fields.items():
+        wrong = json.dumps(others | {"slots": "HERE"}).replace('"HERE"', slots)
+        with pytest.raises(ValidationError, match="slots"):
+            message.model_validate_json(wrong)
+        for right in ([1024], [1000, 24], [16] * 64):
+            assert message.model_validate(others | {"slots": right}).slots == right
+
+
+@pytest.mark.parametrize("name", ["", "m" * 201, "a\u0000", "a\n"])
+def test_a_models_name_can_be_stored(name: str) -> None:
+    for message, fields in ((ScoreBody, SCORED), (GradientBody, EXAMPLES)):
+        assert message.model_validate(fields)
+        with pytest.raises(ValidationError, match="model"):
+            message.model_validate(fields | {"model": name})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"peft_type": "LORA"}, "peft_type"),
+        ({"peft_type": "PREFIX_TUNING"}, "peft_type"),
+        ({"task_type": "SEQ_2_SEQ_LM"}, "task_type"),
+        ({"num_transformer_submodules": 2}, "num_transformer_submodules"),
+    ],
+)
+def test_another_kind_of_adapter_is_none(changed: dict[str, object], said: str) -> None:
+    ours = adapter_of(n_virtual=4, d_model=32, base_model=None)
+    assert AdapterConfig.model_validate(ours.model_dump() | {"encoder_hidden_size": 16}) == ours
+    with pytest.raises(ValidationError, match=said):
+        AdapterConfig.model_validate(ours.model_dump() | changed)
+
+
+@pytest.mark.parametrize("shape", [(5, 32), (4, 64)])
+def test_an_adapters_configuration_is_of_its_file(shape: tuple[int, int]) -> None:
+    ours = adapter_of(n_virtual=4, d_model=32, base_model=None)
+    ours.check(n_virtual=4, d_model=32)
+    with pytest.raises(HunminError, match="two adapters") as refused:
+        ours.check(n_virtual=shape[0], d_model=shape[1])
+    assert refused.value.details["param"] == "config"
 
 
 def test_every_code_has_its_row_and_the_page_shows_it() -> None:

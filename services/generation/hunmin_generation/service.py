@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 from fastapi import FastAPI
 from hunmin_contracts.errors import HunminError
+from hunmin_contracts.soft_prompts import IMPORT
 from hunmin_kit.run import Platform, Service, Settings
 from hunmin_kit.run.errors import StartError
 from pydantic import Field, model_validator
@@ -77,7 +78,7 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
     from hunmin_generation.resolution import Resolver
     from hunmin_generation.soft_prompts import api as soft_prompts_api
 
-    soft_prompts = _soft_prompts(platform, models, limit_bytes=settings.soft_prompt_bytes)
+    soft_prompts = _soft_prompts(platform, models, settings)
     gradient_models = _gradient_models(platform, models, settings)
     resolver = Resolver(models, soft_prompts)
 
@@ -88,7 +89,7 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
     models.start()
     gradient_models.start()
     try:
-        app = platform.app(title="Generation", ready=check_ready)
+        app = platform.app(title="Generation", ready=check_ready, upload_paths=[IMPORT.path])
         app.include_router(api.routes(models, resolver))
         app.include_router(soft_prompts_api.routes(soft_prompts))
         app.include_router(gradients_api.routes(resolver, gradient_models))
@@ -136,13 +137,13 @@ def _load(platform: Platform, settings: GenerationSettings) -> "Models":
     return models
 
 
-def _soft_prompts(platform: Platform, models: "Models", *, limit_bytes: int) -> "SoftPrompts":
+def _soft_prompts(platform: Platform, models: "Models", settings: GenerationSettings) -> "SoftPrompts":
     from hunmin_generation.soft_prompts.library import BaseModel, SoftPrompts
     from hunmin_generation.soft_prompts.metrics import ResidentMetrics
     from hunmin_generation.soft_prompts.registry import Registry
     from hunmin_generation.soft_prompts.residents import Residents
 
-    residents = Residents(limit_bytes)
+    residents = Residents(settings.soft_prompt_bytes, max_waiting=settings.max_queue)
     ResidentMetrics(platform.registry, residents)
     bases = {model.name: BaseModel(model.info, model.dtype) for model in models.all()}
     return SoftPrompts(Registry(platform.database()), platform.blobs(), residents, bases)

@@ -1,6 +1,7 @@
 """What the engine answers: events in order, echo and scores, stops, counts; and who suffers when something fails."""
 
 import math
+from itertools import count
 
 import pytest
 import torch
@@ -217,6 +218,34 @@ class TestFailures:
             broken.setattr(type(engine.checkpoint), "forward", lambda *_, **__: 1 / 0)
             engine.step()
         self.assert_failed(events)
+        self.assert_whole(engine)
+
+    def test_ending_all_between_two_steps_leaves_what_was_computed(self, engine) -> None:
+        prompt = list(range(1, 16))
+        expected = text(complete(engine, prompt=prompt, max_tokens=1))
+        engine.fail_all(HunminError(ErrorCode.UNAVAILABLE, "The engine ends."))
+        assert text(complete(engine, prompt=prompt, max_tokens=1)) == expected
+        assert engine.scheduler.cached_tokens > 0
+
+    @pytest.mark.parametrize("place", ["take", "share", "publish"])
+    def test_a_fault_amid_scheduling_leaves_nothing_to_be_found(self, engine, new_engine, monkeypatch, place) -> None:
+        prompt, pool, calls = list(range(1, 16)), engine.scheduler.blocks, count(1)
+        expected, original = text(complete(new_engine(), prompt=prompt)), getattr(pool, place)
+
+        def fail_the_second_time(*given: object, **named: object) -> object:
+            if next(calls) == 2:
+                raise ZeroDivisionError
+            return original(*given, **named)
+
+        both = [add(engine, prompt=prompt), add(engine, prompt=prompt)]
+        with monkeypatch.context() as broken:
+            broken.setattr(pool, place, fail_the_second_time)
+            with pytest.raises(ZeroDivisionError):
+                engine.step()
+        engine.fail_all(HunminError(ErrorCode.INTERNAL, "The engine failed."))
+        assert all(isinstance(events[-1], HunminError) for events in both)
+        assert text(complete(engine, prompt=prompt)) == expected
+        assert engine.scheduler.cached_tokens == 0
         self.assert_whole(engine)
 
 

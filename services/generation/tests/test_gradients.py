@@ -2,11 +2,15 @@
 
 import asyncio
 import base64
+import gc
 import json
 import os
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from hunmin_contracts.gradients import GRADIENTS, GradientProgress, GradientRequ
 from hunmin_contracts.soft_prompts import IMPORT, ImportRequest, Manifest
 from hunmin_generation.gradients import batch
 from hunmin_generation.gradients.answer import write_answer
+from hunmin_generation.gradients.worker import GradientWorker
 from hunmin_generation.service import SERVICE
 from hunmin_kit.testing import Running, running
 from hunmin_modeling.checkpoint import load_checkpoint
@@ -135,7 +140,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 async def metric(service: Running, name: str) -> float:
     page = (await service.http("generation").get("/metrics")).text
     line = next(
-        line for line in page.splitlines() if line.startswith(f'hunmin_generation_gradient_{name}{{model="one"}}')
+        line for line in page.splitlines() if line.startswith(f'hunmin_generation_gradient_{name}{{model_name="one"}}')
     )
     return float(line.split()[-1])
 
@@ -316,6 +321,61 @@ class TestClientLeaves:
             assert (await computed(service, asked())).loss > 0  # the worker goes on
 
 
+class HeldBatch:
+    """Looks like a batch of one micro-batch, which is computed as soon as the gate opens."""
+
+    def __init__(self) -> None:
+        self.has_begun, self.gate = threading.Event(), threading.Event()
+        self.prompt_tokens = self.tokens = 1
+
+    def run(self, pause: Callable[[], None]) -> Iterator[None]:
+        self.has_begun.set()
+        self.gate.wait(20)
+        pause()
+        yield
+
+
+class TestWaiting:
+    async def test_who_leaves_while_waiting_takes_the_batch_along(self) -> None:
+        worker = GradientWorker(threads=1, max_queue=2)
+        worker.start()
+
+        async def compute(batch: HeldBatch) -> int:
+            return len([usage async for usage in worker.compute(batch)])
+
+        long, last = HeldBatch(), HeldBatch()
+        last.gate.set()
+        try:
+            computing = asyncio.create_task(compute(long))
+            await asyncio.to_thread(long.has_begun.wait, 20)
+            left: list[weakref.ref[HeldBatch]] = []
+            for _ in range(20):  # many more than may wait
+                batch = HeldBatch()
+                left.append(weakref.ref(batch))
+                task = asyncio.create_task(compute(batch))
+                del batch
+                await asyncio.sleep(0)
+                assert worker.waiting == 1
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                del task
+                assert worker.waiting == 0
+            await asyncio.sleep(0)  # the loop lets go of the last task
+            gc.collect()
+            assert [reference for reference in left if reference() is not None] == []
+            assert worker.cancelled == len(left)
+            waiting = asyncio.create_task(compute(last))
+            await asyncio.sleep(0)
+            assert worker.waiting == 1
+            long.gate.set()
+            assert await asyncio.gather(computing, waiting) == [1, 1]
+        finally:
+            long.gate.set()
+            await worker.close()
+        assert worker.finished == 2
+
+
 class TestOperation:
     async def test_metrics_count_what_was_done(self, service: Running) -> None:
         tokens, batches = await metric(service, "tokens_total"), await metric(service, "request_success_total")
@@ -350,15 +410,15 @@ class TestOperation:
 
     async def test_every_thread_of_the_worker_has_the_least_priority(self, folder: Path) -> None:
         if sys.platform != "linux":
-            pytest.skip("only Linux gives a thread a priority of its own")
+            pytest.skip("only Linux gives a thread a policy of its own")
 
         def threads() -> dict[int, int]:
-            return {int(name): os.getpriority(os.PRIO_PROCESS, int(name)) for name in os.listdir("/proc/self/task")}
+            return {int(name): os.sched_getscheduler(int(name)) for name in os.listdir("/proc/self/task")}
 
         async with running(SERVICE, env=environment(folder, gradient_threads=3)) as service:
             before = threads()
             await computed(service, asked(*[{"tokens": [-1, *[3] * 120], "target": [4]}] * 4))
             after = threads()
-        assert sum(nice == 19 for nice in before.values()) >= 1  # the worker
-        made = {thread: nice for thread, nice in after.items() if thread not in before}
-        assert sum(nice == 19 for nice in made.values()) >= 2  # those of its parallel regions
+        assert sum(policy == os.SCHED_IDLE for policy in before.values()) >= 1  # the worker
+        made = {thread: policy for thread, policy in after.items() if thread not in before}
+        assert sum(policy == os.SCHED_IDLE for policy in made.values()) >= 2  # those of its parallel regions

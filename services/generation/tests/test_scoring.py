@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 import pytest
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.generation import EMBED, SCORE, EmbedRequest, ScoreRequest
+from hunmin_contracts.generation import EMBED, SCORE, EmbedRequest, Sampling, ScoreRequest
 from hunmin_contracts.ids import AccountId
+from hunmin_generation.engine.engine import Engine
+from hunmin_generation.engine.request import EngineRequest
+from hunmin_generation.engine.sequence import Sequence, Status
 from hunmin_generation.service import SERVICE
 from hunmin_kit.testing import Running, running
+from hunmin_modeling.soft_prompt import SoftPromptRows
 from hunmin_modeling.testing import save_tiny_checkpoint, tiny_model
 from hunmin_text.artefact import load
 from hunmin_text.tokenizer import Tokenizer
@@ -21,6 +26,7 @@ from hunmin_text.training import Method, train
 ACCOUNT = AccountId("acct_1")
 SHAPE = {"vocab_size": 290, "context_length": 400}
 MODEL_TYPES = ["gpt2", "llama"]
+BUDGET = 8  # tokens of a step
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,7 @@ async def service(folders: dict[str, Path]) -> AsyncIterator[Running]:
         "HUNMIN_GENERATION_MODELS": json.dumps({name: str(folder) for name, folder in folders.items()}),
         "HUNMIN_GENERATION_THREADS": "1",
         "HUNMIN_GENERATION_BLOCK_SIZE": "8",
+        "HUNMIN_GENERATION_MAX_BATCH_TOKENS": str(BUDGET),
         "HUNMIN_GENERATION_MAX_RUNNING": "8",
         "HUNMIN_GENERATION_MAX_QUEUE": "30",
     }
@@ -90,7 +97,7 @@ class TestScores:
     async def test_the_prompt_is_computed_once_for_all(self, service) -> None:
         await scores(service, prompt="정말 " * 20, continuations=[" 재미"] * 60)
         metrics = (await service.http("generation").get("/metrics")).text
-        name = 'hunmin_generation_prompt_tokens_total{model="gpt2"}'
+        name = 'vllm:prompt_tokens_total{model_name="gpt2"}'
         computed = next(line for line in metrics.splitlines() if line.startswith(name))
         one = await scores(service, prompt="정말 " * 20, continuations=[" 재미"])
         assert float(computed.split()[-1]) < 2 * one.prompt_tokens + 60 * (one.continuation_tokens + 8)
@@ -117,9 +124,10 @@ class TestScores:
 class TestEmbeddings:
     @pytest.mark.parametrize("model_type", MODEL_TYPES)
     async def test_are_the_mean_of_the_last_hidden_states(self, service, tokenizer, model_type: str) -> None:
-        texts = ["이 영화는 정말", "재미있었습니다 " * 30]  # the second in several chunks
+        texts = ["이 영화는 정말", "재미있었습니다 " * 30]
         found = await embeddings(service, model=model_type, inputs=texts)
         model = tiny_model(model_type, **SHAPE)
+        assert found[1].tokens > 3 * BUDGET  # in several chunks
         for text, embedding in zip(texts, found, strict=True):
             ids = tokenizer.prefix_ids + tokenizer.encode(text)
             with torch.no_grad():
@@ -138,3 +146,67 @@ class TestEmbeddings:
             await embeddings(service, inputs=["가", "긴 " * 400])
         assert (refused.value.code, refused.value.details["param"]) == (ErrorCode.PROMPT_TOO_LONG, "inputs.1")
         assert "max_tokens" not in refused.value.message
+
+
+class TestTogether:
+    """Scores, embeddings and completions in the same steps of one engine, with and without a soft prompt."""
+
+    KINDS = ("score", "embedding", "completion")
+
+    def requests(self) -> list[EngineRequest]:
+        rng = random.Random(5)  # noqa: S311  # prompts, not secrets
+        rows = torch.randn(3, 32, generator=torch.Generator().manual_seed(2)) * 0.4
+        found = []
+        for number in range(12):
+            kind, soft_prompt = self.KINDS[number % 3], SoftPromptRows("sp_1", rows) if number % 2 else None
+            length = 8 if kind == "completion" else 24
+            prompt = [*([-1, -2, -3] if soft_prompt else []), *(rng.randrange(97) for _ in range(length))]
+            fields = {
+                "score": {"score_from": len(prompt) - 12, "logprobs": 0, "max_tokens": 0},
+                "embedding": {"embed": True, "max_tokens": 0},
+                "completion": {"logprobs": 0, "max_tokens": 24, "ignore_end": True},
+            }[kind]
+            found.append(EngineRequest(prompt, sampling=Sampling(temperature=0), soft_prompt=soft_prompt, **fields))
+        return found
+
+    def run(self, engine: Engine, requests: list[EngineRequest], rng: random.Random) -> tuple[list[Any], set[str]]:
+        """Run requests that arrive at random steps; return what came of each, and the kinds that were preempted."""
+        sinks: list[list[Any]] = [[] for _ in requests]
+        sequences: dict[Sequence, str] = {}
+        arriving, preempted = list(range(len(requests))), set()
+        rng.shuffle(arriving)
+        while arriving or not engine.is_idle:
+            for _ in range(rng.choice([0, 1, 3])):
+                if arriving:
+                    number = arriving.pop()
+                    (completion,) = engine.add(requests[number], sinks[number].append).completions
+                    sequences[completion.sequence] = self.KINDS[number % 3]
+            before = {sequence for sequence in sequences if sequence.status is Status.RUNNING}
+            engine.step()
+            preempted |= {sequences[sequence] for sequence in before if sequence.status is Status.WAITING}
+        return [self.outcome(events) for events in sinks], preempted
+
+    def outcome(self, events: list[Any]) -> tuple[str, list[float]]:
+        """The text, and the numbers: of an embedding, of scored tokens of prompt and completion."""
+        tokens = [token for event in events if event.type in ("prompt", "chunk") for token in event.tokens]
+        hidden = [number for event in events if event.type == "hidden" for number in event.mean]
+        text = "".join(event.text for event in events if event.type == "chunk")
+        return text, hidden or [token.logprob for token in tokens]
+
+    @pytest.mark.parametrize("prefix_cache", [True, False])
+    @pytest.mark.parametrize("model_type", MODEL_TYPES)
+    def test_each_is_what_it_is_alone(self, new_engine, model_type: str, prefix_cache: bool) -> None:
+        requests, kinds = self.requests(), set()
+        alone = [self.run(new_engine(model_type), [one], random.Random(0))[0][0] for one in requests]  # noqa: S311
+        for seed in range(16):
+            if kinds == set(self.KINDS):
+                break
+            engine = new_engine(model_type, blocks=16, max_batch_tokens=4, max_running=4, prefix_cache=prefix_cache)
+            together, preempted = self.run(engine, requests, random.Random(seed))  # noqa: S311
+            kinds |= preempted
+            for (text, numbers), (expected_text, expected) in zip(together, alone, strict=True):
+                assert text == expected_text
+                assert len(expected) >= 12
+                assert numbers == pytest.approx(expected, abs=1e-4)
+            assert engine.scheduler.blocks.free == 16
+        assert kinds == set(self.KINDS)

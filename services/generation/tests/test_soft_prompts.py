@@ -1,8 +1,11 @@
 """Soft prompts over the service's HTTP: imported, listed, read, deleted, and served in the place of tokens."""
 
 import asyncio
+import ctypes
+import gc
 import json
 import random
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -43,12 +46,13 @@ from hunmin_contracts.tuning import Evaluation, TuningResult
 from hunmin_generation.service import SERVICE
 from hunmin_kit.testing import Running, running
 from hunmin_kit.testing.postgres import fresh_database
-from hunmin_modeling.soft_prompt import read_file, write_file
+from hunmin_modeling.soft_prompt import MAX_HEADER_BYTES, read_file, write_file
 from hunmin_modeling.testing import save_tiny_checkpoint, tiny_model
 from hunmin_text.artefact import load
 from hunmin_text.prompt_template import encode_template
 from hunmin_text.tokenizer import Tokenizer
 from hunmin_text.training import Method, train
+from psutil import Process
 from safetensors.torch import save
 
 D_MODEL = 32
@@ -167,6 +171,14 @@ async def metric(service: Running, name: str) -> float:
     page = (await service.http("generation").get("/metrics")).text
     line = next(line for line in page.splitlines() if line.startswith(f"hunmin_generation_soft_prompt{name} "))
     return float(line.split()[-1])
+
+
+def resident_bytes() -> int:
+    """How much memory this process holds, without what is free and was not given back yet."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return Process().memory_info().rss
 
 
 class TestRegistry:
@@ -416,10 +428,33 @@ class TestImportIsRefused:
             await keep(service, file, template="<|VIRTUAL_PROMPT_0|>{b}")
         assert (await keep(service, file, template="<|VIRTUAL_PROMPT_0|>{a}")).version == 1
 
+    async def test_where_more_would_be_kept_of_it_than_is_read(self, service: Running) -> None:
+        adapter = adapter_of(n_virtual=3, d_model=D_MODEL, base_model="team/base")
+        full = Manifest(provenance={f"key {number}": "" for number in range(64)})
+        with pytest.raises(HunminError, match=r"64 entries of provenance, and with those of .* 66") as caught:
+            await keep(service, write_file(rows(), full), adapter=adapter)
+        assert (caught.value.status, caught.value.details["param"]) == (400, "config")
+        assert (await keep(service, write_file(rows(), full))).manifest.provenance == full.provenance
+        long = Manifest(provenance={"a": "b" * (MAX_HEADER_BYTES - 300)})
+        with pytest.raises(HunminError, match="Shorten its metadata") as caught:
+            await keep(service, write_file(rows(), long))
+        assert caught.value.code is ErrorCode.TOO_LARGE
+
+    @pytest.mark.parametrize("slots", ["[1025]", "[1024,1]", f"[{'9' * 4300},{'9' * 4300}]", "[0,3]"])
+    async def test_where_its_slots_are_of_no_soft_prompt(self, service: Running, slots: str) -> None:
+        with pytest.raises(HunminError, match=r"is not a manifest \(slots") as caught:
+            await keep(service, save({"prompt_embeddings": rows()}, {"hunmin": f'{{"slots":{slots}}}'}))
+        assert caught.value.status == 400
+
     async def test_where_it_leaves_no_room_for_a_prompt(self, service: Running) -> None:
         with pytest.raises(HunminError, match="no prompt would fit") as caught:
             await keep(service, write_file(rows(count=400), Manifest()))
         assert caught.value.code == ErrorCode.TOO_LARGE
+
+
+async def test_a_file_may_be_larger_than_other_bodies(folder: Path) -> None:
+    async with running(SERVICE, env=environment(folder) | {"HUNMIN_BODY_LIMIT_BYTES": "10000"}) as service:
+        assert (await keep(service, write_file(rows(count=300), Manifest()))).size_bytes > 38_000
 
 
 class TestServing:
@@ -494,7 +529,7 @@ class TestServing:
         answers = {number: expected([-1, -2, -3, 5, 6, 7], rows(number)) for number in range(50)}
         assert len({tuple(answer) for answer in answers.values()}) > 40
         async with running(SERVICE, env=environment(folder, soft_prompt_bytes=10 * size)) as service:
-            gate = asyncio.Semaphore(8)
+            gate = asyncio.Semaphore(30)  # requests at once, three times as many as the cache has room for
             held: list[float] = []
 
             async def register(number: int) -> None:
@@ -513,3 +548,31 @@ class TestServing:
             assert await metric(service, "s_resident") == 10
             assert 50 < await metric(service, "_loads_total") <= len(order)
             assert await metric(service, "_evictions_total") == await metric(service, "_loads_total") - 10
+
+    async def test_memory_does_not_grow_with_what_was_used(self, folder: Path, tmp_path: Path) -> None:
+        shape = {"hidden_size": 256, "num_hidden_layers": 1, "context_length": 400}
+        save_tiny_checkpoint(tmp_path, "gpt2", vocab_size=VOCABULARY, **shape)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (tmp_path / name).write_bytes((folder / name).read_bytes())
+        size = 300 * 256 * 4
+        limits = {"soft_prompt_bytes": 10 * size, "kv_bytes": 2**23}
+        async with running(SERVICE, env=environment(tmp_path, **limits)) as service:
+            client, gate = service.client("generation"), asyncio.Semaphore(30)
+
+            async def use(number: int) -> None:
+                name = f"number-{number}"
+                async with gate:
+                    request = ImportRequest(account_id=ACCOUNT, name=name, model="one")
+                    file = write_file(torch.randn(300, 256) * 0.4, Manifest())
+                    await client.upload(IMPORT, request, sent(file))
+                    asked = GenerateRequest(account_id=ACCOUNT, model=name, prompt=[5], max_tokens=4)
+                    async with client.stream(GENERATE, asked) as events:
+                        assert [event.root.type async for event in events][-1] == "usage"
+
+            await asyncio.gather(*map(use, range(30)))
+            before = resident_bytes()
+            await asyncio.gather(*map(use, range(30, 200)))
+            grown = resident_bytes() - before
+            assert await metric(service, "_loads_total") == 200
+            assert await metric(service, "_bytes") == 10 * size
+        assert grown < 120 * size, f"{grown / size:.0f} soft prompts, and 160 more than at first if all stayed"

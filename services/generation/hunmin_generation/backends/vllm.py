@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hunmin_generation.backends.remote import Delta, RemoteModel
 from hunmin_generation.backends.server import RemoteServer
+from hunmin_generation.engine.blocks import root_key
 from hunmin_generation.engine.request import EngineRequest
 from hunmin_generation.engine.sampler import Scored
 from hunmin_generation.engine.text import TokenText
@@ -98,12 +99,15 @@ class VllmModel(RemoteModel):
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
         }
-        if request.salt:
-            body["cache_salt"] = request.salt
         if request.soft_prompt is None:
             body["prompt"] = request.prompt
+            if request.salt:
+                body["cache_salt"] = request.salt
         else:
             body["prompt_embeds"] = _saved(self._embedded(request.prompt, request.soft_prompt.rows))
+            # All embeddings have the same id to vLLM. What they are is part of its prefix cache's keys, but was not in
+            # all its versions: by the salt two soft prompts never share a block.
+            body["cache_salt"] = root_key(request.salt, request.soft_prompt.key).hex()
         return body
 
     def _embedded(self, prompt: list[int], rows: Tensor) -> Tensor:

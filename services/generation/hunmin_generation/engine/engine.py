@@ -113,7 +113,11 @@ class Engine:
 
     def step(self) -> None:
         """Run one batch: schedule, run, post-process."""
-        works = self.scheduler.schedule()
+        try:
+            works = self.scheduler.schedule()
+        except Exception:
+            self.scheduler.withdraw()  # nothing of it will be computed
+            raise
         if not works:
             return
         try:
@@ -189,7 +193,7 @@ def _internal() -> HunminError:
 
 
 def _block_count(checkpoint: Checkpoint, limits: EngineLimits) -> int:
-    token_bytes = kv_bytes_per_token(checkpoint.config, checkpoint.dtype)
+    token_bytes = kv_bytes_per_token(checkpoint.config, checkpoint.activation_dtype)
     count = limits.kv_bytes // (token_bytes * limits.block_size)
     if count < 1:
         raise HunminError(

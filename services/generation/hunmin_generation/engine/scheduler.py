@@ -172,18 +172,19 @@ class Scheduler:
         # One block in reserve for each that runs: it would be taken back from the newcomer within a few steps.
         if needed + len(self.running) > self.blocks.free_without(found):
             return None
-        del self.waiting[0]
         end = self._cached_end(sequence, len(found))
         if end is not None:
             self.blocks.touch(end)
         self.blocks.share(found)
-        sequence.blocks = found + self.blocks.take(needed)
+        sequence.blocks = [*found]
+        sequence.blocks += self.blocks.take(needed)
         sequence.computed = len(found) * self.blocks.block_size
         if end is not None:
             self.copies.append(Copy(end, sequence.blocks[len(found)], sequence.shared - sequence.computed))
             sequence.computed = sequence.shared
         self.queried_tokens += len(sequence.tokens)
         self.cached_tokens += sequence.computed
+        del self.waiting[0]
         sequence.status = Status.RUNNING
         insort(self.running, sequence, key=self._places.__getitem__)
         return sequence

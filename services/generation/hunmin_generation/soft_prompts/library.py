@@ -14,6 +14,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import ModelInfo
 from hunmin_contracts.ids import AccountId, new_soft_prompt_id
 from hunmin_contracts.soft_prompts import (
+    MAX_PROVENANCE,
     ImportRequest,
     ListRequest,
     Manifest,
@@ -171,6 +172,8 @@ def _prepared(request: ImportRequest, file: memoryview, base: BaseModel) -> tupl
     manifest = _completed(layout.manifest, request, base, layout.n_virtual)
     is_complete = manifest == layout.manifest  # then the file is kept as it came, byte for byte
     content = file if is_complete else write_file(read_file(file, d_model=d_model).rows, manifest)
+    if not is_complete:
+        check_file(content, d_model=d_model)  # with what was added, the header may be longer than is read
     return content, {
         "name": request.name,
         "model": base.info.name,
@@ -209,6 +212,13 @@ def _completed(manifest: Manifest, request: ImportRequest, base: BaseModel, n_vi
         provenance |= {"peft_type": request.adapter.peft_type}
         if request.adapter.base_model_name_or_path is not None:
             provenance |= {"peft_base_model": request.adapter.base_model_name_or_path}
+        if len(provenance) > MAX_PROVENANCE:
+            raise HunminError(
+                ErrorCode.INVALID_PARAMETER,
+                f"The file's manifest has {len(manifest.provenance)} entries of provenance, and with those of the "
+                f"adapter's configuration {len(provenance)}; at most {MAX_PROVENANCE} are kept. Leave some out.",
+                param="config",
+            )
     resolve_slots(template, slots, n_virtual)  # raises where they do not fit
     return Manifest(
         model_digest=base.info.digest,

@@ -22,7 +22,7 @@ LENGTH = 24
 
 def asked(model: Any, text: str, **fields: Any) -> EngineRequest:
     given: dict[str, Any] = {"sampling": GREEDY, "max_tokens": LENGTH, "salt": "acct_1"}
-    return EngineRequest(model.tokenizer.encode(text), **given | fields)
+    return EngineRequest(**{"prompt": model.tokenizer.encode(text)} | given | fields)
 
 
 async def events(on: Any, request: EngineRequest, text: str | None) -> list[Event]:
@@ -246,6 +246,25 @@ class TestSoftPrompt:
         assert joined(found) != joined(await generated(on, model, PROMPTS[0]))
         assert isinstance(found[-1], UsageEvent)
         assert found[-1].prompt_tokens == len(prompt)
+
+    async def test_two_of_one_length_share_nothing_in_turn_or_at_once(self, on: Any, model: Any) -> None:
+        ids = model.tokenizer.encode(PROMPTS[0])
+        prompt = [*range(-1, -131, -1), *ids]  # longer than a block of any backend
+        table = model.reference.get_input_embeddings().weight.detach()
+        requests, expected = [], []
+        for number in (1, 2):
+            rows = torch.randn(130, 128, generator=torch.Generator().manual_seed(number)) * 0.2
+            soft_prompt = SoftPromptRows(f"sp_{number}", rows)
+            requests.append(asked(model, "", prompt=prompt, logprobs=0, soft_prompt=soft_prompt))
+            expected.append(expected_ids(model, embedded=torch.cat([rows, table[ids]])))
+        assert expected[0] != expected[1]
+        if on.kind == "tgi":
+            assert "soft prompts" in (await refused(on, requests[0], None)).message
+            return
+        for place in (0, 1, 0):
+            assert [token.id for token in tokens(await events(on, requests[place], None))] == expected[place]
+        found = await asyncio.gather(*(events(on, request, None) for request in requests * 2))
+        assert [[token.id for token in tokens(one)] for one in found] == expected * 2
 
     @pytest.mark.parametrize("fields", [{"echo": True, "logprobs": 0}, {"sampling": Sampling(repetition_penalty=2)}])
     async def test_what_vllm_cannot_do_with_rows_is_refused(self, on: Any, model: Any, fields: dict[str, Any]) -> None:

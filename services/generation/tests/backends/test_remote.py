@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
+import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import GENERATE, MODELS, ChunkEvent, GenerateRequest, Sampling, UsageEvent
 from hunmin_contracts.schema import Empty
@@ -17,6 +18,7 @@ from hunmin_generation.engine.request import EngineRequest
 from hunmin_generation.service import SERVICE
 from hunmin_kit.run.errors import StartError
 from hunmin_kit.testing import running
+from hunmin_modeling.soft_prompt import SoftPromptRows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -178,6 +180,21 @@ async def test_a_vllm_server_of_another_model_is_not_ready(model: Any) -> None:
         with pytest.raises(HunminError, match="does not serve big, but other"):
             await backend.check_ready()
         await backend.close()
+
+
+async def test_each_soft_prompt_of_each_account_has_a_part_of_vllms_cache(model: Any) -> None:
+    backend = remote("vllm", "http://127.0.0.1:1", model)
+    assert isinstance(backend, VllmModel)
+    rows = torch.zeros(2, 128)
+
+    def salt(account: str, key: str | None) -> str:
+        soft_prompt = None if key is None else SoftPromptRows(key, rows)
+        return str(backend._body(EngineRequest([5], salt=account, soft_prompt=soft_prompt), 2).get("cache_salt"))
+
+    salts = [salt(account, key) for account in ("", "acct_1", "acct_2") for key in (None, "sp_1", "sp_2")]
+    assert len(set(salts)) == 9
+    assert salt("acct_1", "sp_1") in salts
+    await backend.close()
 
 
 class TestSettings:
