@@ -80,9 +80,9 @@ BAD = [
         lines=(61, 62),
         filename="reviews.jsonl",
     ),
-    Bad("names alone", b"text,label\n", kind="no_rows"),
-    Bad("one row", table(GOOD[:1]).encode(), kind="too_few_rows"),
-    Bad("one label", table([(text, "1") for text, _ in GOOD]).encode(), kind="one_label"),
+    Bad("names alone", b"text,label\n", kind="no_rows", lines=(1,)),
+    Bad("one row", table(GOOD[:1]).encode(), kind="too_few_rows", lines=(2,)),
+    Bad("one label", table([(text, "1") for text, _ in GOOD]).encode(), kind="one_label", lines=(2,)),
     Bad("a label that nobody knows", table([*GOOD, ("좋다", "긍정")]).encode(), kind="unknown_label", lines=(62,)),
     Bad("an empty text", table([("", "1"), *GOOD]).encode(), kind="empty_value", lines=(2,)),
     Bad("a formula", table([*GOOD, ("=cmd|' /C calc'!A0", "1")]).encode(), kind="formula", lines=(62,)),
@@ -155,4 +155,5 @@ def test_archives_are_refused_unopened(http):
     for bad in ARCHIVES:
         answer = upload(http, bad.content, bad.filename)
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), bad.name
+        assert answer.json()["details"]["line"] == 1, bad.name
     assert upload(http, b"text\nabc\n", "a.parquet").status_code == 400

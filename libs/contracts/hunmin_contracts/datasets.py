@@ -122,7 +122,7 @@ class ReportQuestion(Schema):
     slots: VirtualSlots = [20]
     shares: Shares = Shares()
     seed: int = Field(default=0, ge=0, lt=2**63)  # of the division by shares
-    train_rows: int | None = Field(default=None, ge=1)  # of the training part the first so many; None: all
+    train_rows: int | None = Field(default=None, ge=1, lt=2**31)  # of the training part the first so many; None: all
     example_seed: int = Field(default=0, ge=0, lt=2**63)  # a job's hyperparameters.seed: it draws the examples
 
 
@@ -167,7 +167,7 @@ class RowsRequest(DatasetRequest):
     """Read rows: `limit` of them after the first `offset`, or with `seed` as many drawn at random, in their order."""
 
     limit: int = Field(default=20, ge=1, le=200)
-    offset: int = Field(default=0, ge=0)
+    offset: int = Field(default=0, ge=0, lt=2**31)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
 
 
@@ -187,7 +187,7 @@ class RowsResponse(Schema):
 UPLOAD = UploadEndpoint("POST", "/v1/datasets", UploadRequest, DatasetInfo)
 LIST = Endpoint("GET", "/v1/datasets", ListRequest, DatasetPage)
 DESCRIBE = Endpoint("GET", "/v1/datasets/{reference}", DatasetRequest, DatasetInfo)
-REPORT = Endpoint("POST", "/v1/datasets/{reference}/report", ReportRequest, DatasetReport)
+REPORT = Endpoint("POST", "/v1/datasets/{reference}/report", ReportRequest, DatasetReport, is_long=True)
 FILE = StreamEndpoint("GET", "/v1/datasets/{reference}/file", DatasetRequest, DatasetPiece)
 ROWS = Endpoint("GET", "/v1/datasets/{reference}/rows", RowsRequest, RowsResponse)
 DELETE = Endpoint("DELETE", "/v1/datasets/{reference}", DatasetRequest, Empty)

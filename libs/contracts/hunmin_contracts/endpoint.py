@@ -17,13 +17,15 @@ class Endpoint(Generic[RequestT, ResponseT]):
     """A call with one reply.
 
     `path` may hold `{field}` of the request model; a GET or DELETE sends the other fields as query parameters,
-    every other method sends them as a JSON body.
+    every other method sends them as a JSON body. One that `is_long` reads a file before it answers: its caller waits as
+    long as for a stream.
     """
 
     method: Method
     path: str
     request: type[RequestT]
     response: type[ResponseT]
+    is_long: bool = False
 
 
 @dataclass(frozen=True)

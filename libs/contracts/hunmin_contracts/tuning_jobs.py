@@ -34,7 +34,7 @@ class JobPlan(Schema):
     columns: dict[str, str] = Field(default={}, max_length=256)
     shares: Shares = Shares()
     split_seed: int = Field(default=0, ge=0, lt=2**63)
-    train_rows: int | None = Field(default=None, ge=1)  # None: all
+    train_rows: int | None = Field(default=None, ge=1, lt=2**31)  # None: all
     hyperparameters: Hyperparameters = Hyperparameters()
     deadline_s: float = Field(default=DAY_S, gt=0, le=30 * DAY_S)  # from the first time it leaves the queue
     metadata: Metadata = Field(default={}, max_length=16)
@@ -116,7 +116,7 @@ class JobMetricsRequest(Schema):
     job_id: JobId
     kind: Literal["step", "validation"] | None = None
     limit: int = Field(default=1000, ge=1, le=10_000)
-    after: int = Field(default=0, ge=0)
+    after: int = Field(default=0, ge=0, lt=2**63)
 
 
 class JobMetricsPage(Schema):
@@ -132,7 +132,7 @@ class JobEventsRequest(Schema):
 
     account_id: AccountId
     job_id: JobId
-    after: int = Field(default=0, ge=0)
+    after: int = Field(default=0, ge=0, lt=2**63)
 
 
 class _Event(Schema):
@@ -176,7 +176,7 @@ class JobHistoryRequest(Schema):
     account_id: AccountId
     job_id: JobId
     limit: int = Field(default=50, ge=1, le=1000)
-    before: int | None = Field(default=None, ge=1)
+    before: int | None = Field(default=None, ge=1, lt=2**63)
 
 
 class JobHistory(Schema):
@@ -186,7 +186,7 @@ class JobHistory(Schema):
     has_more: bool
 
 
-CREATE = Endpoint("POST", "/v1/jobs", CreateJobRequest, JobInfo)
+CREATE = Endpoint("POST", "/v1/jobs", CreateJobRequest, JobInfo, is_long=True)
 LIST = Endpoint("GET", "/v1/jobs", ListJobsRequest, JobPage)
 DESCRIBE = Endpoint("GET", "/v1/jobs/{job_id}", JobRequest, JobInfo)
 CANCEL = Endpoint("POST", "/v1/jobs/{job_id}/cancel", JobRequest, JobInfo)

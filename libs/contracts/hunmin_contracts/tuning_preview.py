@@ -22,7 +22,7 @@ class PreviewQuestion(ReportQuestion):
     dataset: str | None = None
     rows: list[dict[str, str]] | None = Field(default=None, min_length=1, max_length=64 + MAX_SHOWN)
     limit: int = Field(default=3, ge=1, le=MAX_SHOWN)
-    offset: int = Field(default=0, ge=0)
+    offset: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
     def _check_source(self) -> "PreviewQuestion":
@@ -67,4 +67,4 @@ class Preview(Schema):
     rows: list[PreviewRow]
 
 
-PREVIEW = Endpoint("POST", "/v1/preview", PreviewRequest, Preview)
+PREVIEW = Endpoint("POST", "/v1/preview", PreviewRequest, Preview, is_long=True)

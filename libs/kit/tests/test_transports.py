@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -255,6 +256,13 @@ async def test_deadline_that_passes_is_an_error_of_its_own(network: bool) -> Non
                 await anext(events)
         assert caught.value.code == ErrorCode.DEADLINE_EXCEEDED
         await until(calls(client, 0), within_s=1)
+
+
+@NETWORK
+async def test_a_call_that_is_long_has_the_deadline_of_a_stream(network: bool) -> None:
+    async with running(echo.SERVICE, network=network, env={"HUNMIN_CALL_DEADLINE_S": "0.05"}) as services:
+        done = await services.client("echo").call(replace(SLEEP, is_long=True), CountRequest(n=0, pause_s=0.2))
+    assert done == Done()
 
 
 async def watched(client: Client, request: CountRequest) -> list[str]:

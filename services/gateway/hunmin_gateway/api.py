@@ -24,7 +24,7 @@ from hunmin_gateway.studio import tuning as tuning_api
 from hunmin_gateway.tgi import api as tgi_api
 from hunmin_gateway.tgi import errors as tgi_errors
 
-UPLOAD_PATHS = (datasets_api.UPLOAD_PATH, files_api.UPLOAD_PATH)  # where files may be large
+UPLOAD_PATHS = (datasets_api.UPLOAD_PATH, files_api.UPLOAD_PATH, soft_prompts_api.UPLOAD_PATH)  # of large files
 DESCRIPTION = """
 A Korean language-model studio of one's own. Every request carries an API key: `Authorization: Bearer hm_…`.
 

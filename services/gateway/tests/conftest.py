@@ -213,7 +213,7 @@ class Parrot:
             finally:
                 self.running -= 1
 
-        return _service("generation", router)
+        return _service("generation", router, upload_paths=[IMPORT.path])
 
     async def _answer(self, request: GenerateRequest) -> AsyncIterator[PromptEvent | ChunkEvent | UsageEvent]:
         if request.model not in (MODEL.name, POET.name + "@1"):

@@ -61,6 +61,7 @@ async def test_a_report_rows_and_the_end(studio):
     rows = await studio.http.get(f"{PATH}/reviews/rows", params={"offset": 4, "limit": 2, "seed": 9})
     assert rows.json() == {"rows": [{"line": 4, "fields": {"limit": "2", "seed": "9"}}]}
     assert (await studio.http.get(f"{PATH}/reviews/rows", params={"limit": 201})).status_code == 400
+    assert (await studio.http.get(f"{PATH}/reviews/rows", params={"offset": 10**20})).status_code == 400
     wrong = await studio.http.post(f"{PATH}/reviews/report", json={"template": {"prompt": "{text}"}})
     assert (wrong.status_code, wrong.json()["details"]["param"]) == (400, "template.answer")
     assert (await studio.http.delete(f"{PATH}/reviews")).status_code == 204

@@ -99,6 +99,8 @@ class Tuning:
         @serve(router, soft_prompts.DELETE)
         async def delete(request: soft_prompts.DeleteRequest) -> Empty:
             assert not request.force
+            if request.reference in self.deleted:
+                raise HunminError(ErrorCode.NOT_FOUND, "There is no such soft prompt.")
             self.deleted.append(request.reference)
             return Empty()
 
@@ -547,8 +549,9 @@ class TestClovaTasks:
             task_id = job.id.replace("ftjob-", "job_")
             if end is not None:
                 studio.tuning.stands(job.id, state="succeeded", ended_at=NOW, soft_prompt=end)
-            answer = await studio.http.delete(f"/tuning/v2/tasks/{task_id}")
-            assert answer.json() == {"status": {"code": "20000", "message": "OK"}}
+            for _ in range(2):  # what is gone stays gone
+                answer = await studio.http.delete(f"/tuning/v2/tasks/{task_id}")
+                assert answer.json() == {"status": {"code": "20000", "message": "OK"}}
             told = (await studio.http.get(f"/tuning/v2/tasks/{task_id}")).json()["result"]
             assert (told["status"], told["tunedModel"]) == (status, end)
         assert studio.tuning.deleted == ["mine@2"]

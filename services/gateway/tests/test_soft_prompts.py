@@ -43,6 +43,11 @@ async def test_a_form_is_passed_on_and_the_file_comes_back(studio):
     assert f'filename="review-{info["version"]}.safetensors"' in file.headers["content-disposition"]
 
 
+async def test_a_file_may_be_larger_than_other_bodies(studio):
+    response = await post(studio, file=bytes(17 * 2**20))  # 1,024 rows of 4,096 numbers take 16 MiB
+    assert (response.status_code, response.json().get("size_bytes")) == (201, 17 * 2**20), response.text
+
+
 async def test_a_peft_folder_comes_as_a_zip(studio):
     await post(studio)
     response = await studio.http.get(f"{PATH}/review/peft")

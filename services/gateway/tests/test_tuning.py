@@ -192,6 +192,7 @@ async def test_what_is_not_ones_own_is_not_there(studio):
         ({"name": "Mood"}, 400, "name"),
         ({"hyperparameters": {"slots": [600, 600]}}, 400, "hyperparameters.slots"),
         ({"hyperparameters": {"rate": 1}}, 400, "hyperparameters.rate"),
+        ({"train_rows": 10**20}, 400, "train_rows"),
         ({"account_id": "acct_1"}, 400, "account_id"),
     ],
 )
@@ -218,7 +219,11 @@ async def test_events_go_on_where_a_reader_was_cut_off(studio):
         ]
         told = [json.loads(frame.split("\n")[2].removeprefix("data: ")) for frame in frames]
         assert [event["line"] for event in told] == [f"{number}\u2028" for number in range(first, 11)]
-    assert (await studio.http.get(path, params={"after": -1})).status_code == 400
+    for number in (-1, 2**63, 10**20):
+        for asked in ({"params": {"after": number}}, {"headers": {"last-event-id": str(number)}}):
+            assert (await studio.http.get(path, **asked)).status_code == 400, (number, asked)
+        metrics = await studio.http.get(path.replace("events", "metrics"), params={"after": number})
+        assert metrics.status_code == 400, number
 
 
 async def test_a_preview_is_passed_on(studio):

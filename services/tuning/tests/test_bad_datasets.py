@@ -44,6 +44,12 @@ def parquet_bomb() -> bytes:
     return sink.getvalue()
 
 
+def wide_table() -> bytes:
+    names = ("text", "label", *(f"c{number}" for number in range(198)))
+    good = [(*row, *["x"] * 198) for row in GOOD]
+    return "\n".join(",".join(row) for row in [names, names, *good, ("없다",)]).encode()
+
+
 def json_lines(rows: list[tuple[str, str]]) -> bytes:
     return b"".join(json.dumps({"text": text, "label": label}).encode() + b"\n" for text, label in rows)
 
@@ -53,7 +59,7 @@ class Bad:
     """A file, and what is said of it: the lines of a finding of that kind, or without a kind of the refusal."""
 
     content: bytes | Callable[[], bytes]  # a large one is made when it is needed
-    lines: tuple[int, ...] = ()
+    lines: tuple[int, ...]
     kind: str | None = None
     filename: str = "rows.csv"
     template: tuple[tuple[str, Any], ...] = ()
@@ -73,14 +79,18 @@ BAD = {
     "one JSON list": Bad(json.dumps([{"text": "가", "label": "1"}]).encode(), (1,), filename="rows.jsonl"),
     "a Parquet bomb": Bad(parquet_bomb, (1,), filename="rows.parquet"),
     "a file cut off, as Parquet": Bad(b"PAR1" + b"\0" * 100, (1,), filename="rows.parquet"),
-    "a zip bomb": Bad(archive, filename="rows.zip"),
-    "a zip bomb that calls itself CSV": Bad(archive()),
-    "gzip": Bad(gzip.compress(table(GOOD).encode()), filename="rows.csv.gz"),
+    "a zip bomb": Bad(archive, (1,), filename="rows.zip"),
+    "a zip bomb that calls itself CSV": Bad(archive(), (1,)),
+    "gzip": Bad(gzip.compress(table(GOOD).encode()), (1,), filename="rows.csv.gz"),
     "cells that are missing": Bad(table([*GOOD, ("없다",), ("많다", "1", "2")]).encode(), (62, 63), "ragged_row"),
+    "cells that are missing behind 200 warnings": Bad(
+        wide_table, (63,), "ragged_row", template=(("answer", " {label}"), ("verbalizers", None))
+    ),
+    "CSV that calls itself Parquet": Bad(table(GOOD).encode(), (1,), filename="rows.parquet"),
     "lines that are no JSON": Bad(json_lines(GOOD) + b"{'text': 1}\n[", (61, 62), "malformed_row", "rows.jsonl"),
-    "names alone": Bad(b"text,label\n", (), "no_rows"),
-    "one row": Bad(table(GOOD[:1]).encode(), (), "too_few_rows"),
-    "one label": Bad(table([(text, "1") for text, _ in GOOD]).encode(), (), "one_label"),
+    "names alone": Bad(b"text,label\n", (1,), "no_rows"),
+    "one row": Bad(table(GOOD[:1]).encode(), (2,), "too_few_rows"),
+    "one label": Bad(table([(text, "1") for text, _ in GOOD]).encode(), (2,), "one_label"),
     "a label that nobody knows": Bad(table([*GOOD, ("좋다", "긍정")]).encode(), (62,), "unknown_label"),
     "an empty text over lines": Bad(table([('"\n\n"', "1"), *GOOD]).encode(), (2,), "empty_value"),
     "a formula": Bad(table([*GOOD, ("=cmd|' /C calc'!A0", "1")]).encode(), (62,), "formula"),
@@ -92,28 +102,28 @@ BAD = {
 }
 
 
+def job(bad: Bad, dataset_id: str) -> CreateJobRequest:
+    template = TEMPLATE | dict(bad.template)
+    plan = {"account_id": ME, "name": "mood", "model": "starter", "dataset_id": dataset_id, "template": template}
+    return CreateJobRequest.model_validate(plan)
+
+
 @pytest.mark.parametrize("name", BAD)
 async def test_no_job_starts_from(studio, name):
-    bad = BAD[name]
+    bad, dataset = BAD[name], f"bad-{[*BAD].index(name)}"
     content = bad.content if isinstance(bad.content, bytes) else bad.content()
     if bad.kind is None:
         with pytest.raises(HunminError) as refused:
-            await studio.upload(content, name="bad", filename=bad.filename)
+            await studio.upload(content, name=dataset, filename=bad.filename)
         assert refused.value.code is ErrorCode.INVALID_REQUEST
-        assert refused.value.details.get("line") == (bad.lines[0] if bad.lines else None)
+        assert refused.value.details["line"] == bad.lines[0]
+        with pytest.raises(HunminError) as nothing:
+            await studio.tuning.call(CREATE, job(bad, dataset))
+        assert nothing.value.code is ErrorCode.NOT_FOUND
     else:
-        info = await studio.upload(content, name="bad", filename=bad.filename)
-        request = CreateJobRequest.model_validate(
-            {
-                "account_id": ME,
-                "name": "mood",
-                "model": "starter",
-                "dataset_id": info.id,
-                "template": TEMPLATE | dict(bad.template),
-            }
-        )
+        info = await studio.upload(content, name=dataset, filename=bad.filename)
         with pytest.raises(HunminError) as refused:
-            await studio.tuning.call(CREATE, request)
+            await studio.tuning.call(CREATE, job(bad, info.id))
         assert refused.value.code is ErrorCode.INVALID_REQUEST, refused.value
         findings = {finding["kind"]: finding for finding in refused.value.details["findings"]}
         assert tuple(findings[bad.kind]["lines"]) == bad.lines

@@ -23,6 +23,9 @@ TABLE = "text,label\n좋은 영화,긍정\n나쁜 영화,부정\n"
 ROWS = [Row(2, {"text": "좋은 영화", "label": "긍정"}), Row(3, {"text": "나쁜 영화", "label": "부정"})]
 
 BOUNDS = Bounds()
+_HANGUL_TEXT = st.text(
+    st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3) | st.sampled_from("가 각관ㄱ一7a🙂"), max_size=60
+)
 
 
 def read(content: bytes, filename: str | None = None, bounds: Bounds = BOUNDS) -> tuple[Source, Reading, list[Row]]:
@@ -115,6 +118,27 @@ def test_parquet_is_read_by_row_number() -> None:
     assert (len(rows), rows[-1].line) == (150, 150)
 
 
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "cell", ["가", "각", "\uad00\ub000\uc700", "뷁쀍", "가나다라마바사" * 9, "ㄱㅏ", "一", "naïve", "\u200a", "🙂"]
+)
+def test_utf_16_without_a_mark_is_told_however_few_its_letters_of_ascii(codec: str, cell: str) -> None:
+    source, _, rows = read((f"{cell},1\n" * 50).replace(f"{cell},1", "글,표", 1).encode(codec))
+    assert (source.encoding, len(rows), rows[0].fields) == (codec, 49, {"글": cell, "표": "1"})
+
+
+@given(
+    st.lists(st.tuples(_HANGUL_TEXT, _HANGUL_TEXT), max_size=8),
+    st.sampled_from(["utf-16-le", "utf-16-be"]),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_utf_16_without_a_mark_is_told_of_any_hangul(cells: list[tuple[str, str]], codec: str, line_end: str) -> None:
+    text = "".join(f'"{one}","{other}"{line_end}' for one, other in [("글", "표"), *cells])
+    source, _, rows = read(text.encode(codec), "a.csv")
+    assert source.encoding == codec
+    assert [tuple(row.fields.values()) for row in rows] == cells
+
+
 @given(
     st.lists(
         st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), min_size=2, max_size=2), max_size=8
@@ -171,6 +195,7 @@ def test_what_cannot_be_read_is_refused_with_its_place(content: str, line: int, 
 )
 def test_archives_are_refused_unopened(content: bytes) -> None:
     error = refusal(content, "reviews.csv")
+    assert error.details["line"] == 1
     assert "Save" in error.message or "ecompress" in error.message or "Send" in error.message
 
 
@@ -280,6 +305,16 @@ def test_a_file_of_names_alone_has_no_rows() -> None:
     _, reading, rows = read(b"text,label\n")
     assert rows == []
     assert [(each.kind, each.severity) for each in reading.findings.all()] == [("no_rows", "error")]
+
+
+@pytest.mark.parametrize(
+    "cell", ["a" * 131_073, "a" * 1_000_000, '"' + "a\n" * 80_000 + '"'], ids=["131", "1000", "lines"]
+)
+def test_a_cell_too_long_for_csv_is_a_finding_too(cell: str) -> None:
+    _, reading, rows = read(f"text\n{cell}\nb\n".encode(), "a.csv")
+    assert [row.fields["text"] for row in rows] == ["b"]
+    (finding,) = reading.findings.all()
+    assert (finding.kind, finding.lines, "100,000 characters" in finding.message) == ("malformed_row", [2], True)
 
 
 def test_a_cell_and_the_rows_are_bounded() -> None:

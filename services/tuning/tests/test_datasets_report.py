@@ -103,12 +103,12 @@ def test_a_field_that_may_be_cut_makes_a_long_row_a_warning(tokenizer: Tokenizer
 
 
 def test_rows_must_be_many_enough_and_differ_in_label(tokenizer: Tokenizer) -> None:
-    assert ("too_few_rows", "error", []) in found(judged(tokenizer, good(1)))
-    assert found(judged(tokenizer, good(9))) == [("too_few_rows", "error", [])]
+    assert ("too_few_rows", "error", [2]) in found(judged(tokenizer, good(1)))
+    assert found(judged(tokenizer, good(9))) == [("too_few_rows", "error", [10])]
     many = TEMPLATE.model_copy(update={"examples": 32})
-    assert found(judged(tokenizer, good(), template=many)) == [("too_few_rows", "error", [])]
+    assert found(judged(tokenizer, good(), template=many)) == [("too_few_rows", "error", [41])]
     assert found(judged(tokenizer, good(), shares={"train": 1, "validation": 0, "test": 1}))[0][0] == "too_few_rows"
-    assert found(judged(tokenizer, [(text, "1") for text in TEXTS])) == [("one_label", "error", [])]
+    assert found(judged(tokenizer, [(text, "1") for text in TEXTS])) == [("one_label", "error", [2])]
     uneven = [(text, "1") for text in TEXTS[1:]] + [(TEXTS[0], "0")]
     report = judged(tokenizer, uneven)
     assert (found(report), report.labels) == ([("label_balance", "warning", [])], {"0": 1, "1": 39})
@@ -170,4 +170,4 @@ def test_rows_to_train_with_are_counted_and_must_have_two_labels(tokenizer: Toke
     report = judged(tokenizer, by_label, train_rows=10)
     assert (report.splits["train"], [each[0] for each in found(report)]) == (10, ["one_label"])
     assert judged(tokenizer, by_label, train_rows=20).passes
-    assert found(judged(tokenizer, by_label, train_rows=33)) == [("too_few_rows", "error", [])]
+    assert found(judged(tokenizer, by_label, train_rows=33)) == [("too_few_rows", "error", [41])]

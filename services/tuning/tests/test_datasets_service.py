@@ -25,6 +25,7 @@ from hunmin_contracts.datasets import (
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.tuning import TuningTemplate
+from hunmin_contracts.tuning_preview import PREVIEW, PreviewRequest
 from hunmin_kit.testing import Running, running
 from hunmin_kit.web import Client
 from hunmin_tuning.datasets.bounds import Bounds
@@ -147,6 +148,30 @@ async def test_a_report_is_made_for_whoever_asks_again(tuning: Client) -> None:
             await tuning.call(REPORT, request)
     reports = await asyncio.gather(*(tuning.call(REPORT, request) for _ in range(3)))
     assert [report.rows for report in reports] == [3000] * 3
+
+
+async def test_a_report_and_a_preview_may_take_longer_than_other_calls() -> None:
+    rows = "".join(f"{number}번째로 본 영화,{number % 2}\n" for number in range(3000))
+    env = {"HUNMIN_TUNING_MODELS": f'{{"starter": "{STARTER}"}}', "HUNMIN_CALL_DEADLINE_S": "0.02"}
+    async with running(SERVICE, env=env) as up:
+        tuning = up.client("tuning")
+        await upload(tuning, "text,label\n" + rows)
+        template = TEMPLATE.model_copy(update={"examples": 4})
+        report = await tuning.call(REPORT, ReportRequest(account_id=ME, reference="nsmc", template=template))
+        assert (report.passes, report.rows) == (True, 3000)
+        preview = await tuning.call(PREVIEW, PreviewRequest(account_id=ME, dataset="nsmc", template=template))
+        assert len(preview.examples) == 4
+
+
+async def test_numbers_of_rows_are_bounded(services: Running, tuning: Client) -> None:
+    await upload(tuning, TABLE)
+    http, account = services.http("tuning"), {"account_id": ME}
+    asked = account | {"template": TEMPLATE.model_dump(mode="json")}
+    for number, status in ((2**31 - 1, 200), (2**31, 400), (10**20, 400)):
+        report = await http.post("/v1/datasets/nsmc/report", json=asked | {"train_rows": number})
+        rows = await http.get("/v1/datasets/nsmc/rows", params=account | {"offset": number})
+        preview = await http.post("/v1/preview", json=asked | {"dataset": "nsmc", "offset": number})
+        assert {report.status_code, rows.status_code, preview.status_code} == {status}, number
 
 
 async def test_a_question_that_does_not_fit_is_refused(tuning: Client) -> None:

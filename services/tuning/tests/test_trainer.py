@@ -13,17 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 from hunmin_contracts.errors import HunminError
-from hunmin_contracts.tuning import Hyperparameters, TuningResult, TuningTemplate
+from hunmin_contracts.tuning import Hyperparameters, StepMetrics, TuningResult, TuningTemplate
 from hunmin_modeling.checkpoint import load_checkpoint
 from hunmin_modeling.soft_prompt import read_file
 from hunmin_modeling.testing import save_tiny_checkpoint
 from hunmin_text.artefact import load
 from hunmin_text.prompt_template import encode_template
+from hunmin_tuning.trainer.encoder import new_encoder
 from hunmin_tuning.trainer.job import JobFolder, TrainerJob
 from hunmin_tuning.trainer.metrics import read_metrics
+from hunmin_tuning.trainer.order import learning_rate
 from hunmin_tuning.trainer.run import run_job
 from hunmin_tuning.trainer.training import Interrupted
 from hunmin_tuning.trainer.workers import Workers
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -174,6 +177,37 @@ def plain_score(model: PreTrainedModel, rows: Tensor, prompt: list[int], answer:
     embedded = torch.stack([rows[-1 - token] if token < 0 else embedding[token] for token in [*prompt, *answer]])
     logits = model(inputs_embeds=embedded[None]).logits[0, len(prompt) - 1 : -1]
     return float(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum())
+
+
+class TestSteps:
+    """By the checkpoint after one step: AdamW's first is as long as the rate, its moment a tenth of the gradient."""
+
+    def after_one_step(self, files: JobFolder) -> tuple[dict[str, Tensor], StepMetrics]:
+        with pytest.raises(Interrupted):
+            run(files, ends_after=1)
+        (line,) = read_metrics(files.metrics)
+        return load_tensors(files.checkpoint.read_bytes()), line
+
+    def test_the_rate_is_that_of_the_schedule(self, make, tiny: Path) -> None:
+        parameters = FAST.model_copy(update={"encoder": "direct", "warmup": 0.5})
+        files = make("job", tiny, hyperparameters=parameters)
+        tensors, line = self.after_one_step(files)
+        begun = new_encoder("direct", load_checkpoint(tiny), n_virtual=4, seed=0)().detach()
+        assert line.learning_rate == pytest.approx(1e-2 / 12)
+        assert float((tensors["encoder.rows"] - begun).abs().max()) == pytest.approx(1e-2 / 12, rel=1e-2)
+        run(files)
+        told = [line["learning_rate"] for line in seen(files) if line["kind"] == "step"]
+        assert told == [learning_rate(step, 24, peak=1e-2, warmup=0.5) for step in range(24)]
+
+    def test_gradients_are_clipped_and_told_as_they_were(self, make, tiny: Path) -> None:
+        norms = []
+        for name, longest in (("free", 1e6), ("clipped", 1e-3)):
+            parameters = FAST.model_copy(update={"encoder": "direct", "max_gradient_norm": longest})
+            tensors, line = self.after_one_step(make(name, tiny, hyperparameters=parameters))
+            norms.append(line.gradient_norm)
+            taken = min(line.gradient_norm, longest)
+            assert float(tensors["optimizer.0.exp_avg"].norm()) == pytest.approx(taken / 10, rel=1e-3)
+        assert norms[0] == norms[1] > 1e-3
 
 
 class TestResuming:

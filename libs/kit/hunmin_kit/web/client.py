@@ -31,7 +31,7 @@ _UNREACHABLE_STATUS = (502, 503, 504)
 class Deadlines:
     """How long a caller waits: to be connected, for a whole call, for a whole stream; for the next sign of an endless.
 
-    An upload may take as long as a stream.
+    An upload, and a call that `is_long`, may take as long as a stream.
     """
 
     connect_s: float = 2.0
@@ -61,7 +61,8 @@ class Client:
     async def call(self, endpoint: Endpoint[RequestT, ResponseT], request: RequestT) -> ResponseT:
         """Return the callee's response; raise HunminError as it raised it, UNAVAILABLE or DEADLINE_EXCEEDED."""
         with self._span(endpoint) as span:
-            response = await self._answer(self._request(endpoint, request, span), self._deadlines.call_s)
+            deadline_s = self._deadlines.stream_s if endpoint.is_long else self._deadlines.call_s
+            response = await self._answer(self._request(endpoint, request, span), deadline_s)
             return endpoint.response.model_validate_json(response.content)
 
     async def upload(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query
 from hunmin_contracts import datasets, soft_prompts
 from hunmin_contracts.datasets import COMPLETION, PROMPT, DatasetInfo, Shares
+from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import JobId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.tuning import Hyperparameters
@@ -113,7 +114,7 @@ class StatusInfo(Camel):
 
 
 class Task(Camel):
-    """A task. `tunedModel` is ours: the name to call it by, once it has succeeded."""
+    """A task. `tunedModel` is ours: what it made, by the name to call it by; deleting that does not change it."""
 
     id: str
     name: str
@@ -205,7 +206,11 @@ async def delete(task_id: str, caller: CallerDep, parts: PartsDep) -> Envelope[N
     info = await parts.tuning.call(DESCRIBE, _named(task_id, caller))
     if info.soft_prompt is not None:
         wanted = soft_prompts.DeleteRequest(account_id=caller.account_id, reference=info.soft_prompt)
-        await parts.generation.call(soft_prompts.DELETE, wanted)
+        try:
+            await parts.generation.call(soft_prompts.DELETE, wanted)
+        except HunminError as error:
+            if error.code is not ErrorCode.NOT_FOUND:  # deleted before, by whichever dialect
+                raise
     elif info.ended_at is None:
         await parts.tuning.call(CANCEL, _named(task_id, caller))
     return Envelope()

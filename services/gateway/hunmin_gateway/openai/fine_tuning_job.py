@@ -159,7 +159,7 @@ class Method(BaseModel):
 
 
 class FineTuningJob(BaseModel):
-    """A job. `fine_tuned_model` is the name to call it by, once it has succeeded."""
+    """A job. `fine_tuned_model` is what it made, by the name to call it by; deleting that does not change it."""
 
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"

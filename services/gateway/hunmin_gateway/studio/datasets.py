@@ -55,7 +55,7 @@ class RowsQuery(Schema):
     """Which rows to read: some behind others, or with `seed` as many drawn at random."""
 
     limit: Annotated[int, Query(ge=1, le=200)] = 20
-    offset: Annotated[int, Query(ge=0)] = 0
+    offset: Annotated[int, Query(ge=0, lt=2**31)] = 0
     seed: Annotated[int | None, Query(ge=0, lt=2**63)] = None
 
 

@@ -39,11 +39,12 @@ from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.listing import read_all
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.studio.comparison import compare
-from hunmin_gateway.studio.router import studio_router
+from hunmin_gateway.studio.router import PREFIX, studio_router
 from hunmin_gateway.studio.uploads import CheckedForm, pieces
 
 router = studio_router()
 
+UPLOAD_PATH = f"{PREFIX}/soft-prompts"
 MAX_CONFIG_BYTES = 2**16
 _TEMPLATE_NOTE = """# {name}: PEFT does not apply its template
 

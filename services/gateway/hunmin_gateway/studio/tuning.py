@@ -64,13 +64,13 @@ class MetricsQuery(Schema):
 
     kind: Annotated[str | None, Query(pattern="^(step|validation)$")] = None
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
-    after: Annotated[int, Query(ge=0)] = 0
+    after: Annotated[int, Query(ge=0, lt=2**63)] = 0
 
 
 class EventsQuery(Schema):
     """Behind which event to go on."""
 
-    after: int | None = Field(default=None, ge=0)
+    after: int | None = Field(default=None, ge=0, lt=2**63)
 
 
 @router.post("/tuning/jobs", status_code=201, summary="Tune a soft prompt")
@@ -124,7 +124,7 @@ async def events(
     query: Annotated[EventsQuery, Query()],
     caller: CallerDep,
     parts: PartsDep,
-    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
 ) -> Response:
     """Tell everything that the job has told and tells until it ends: `state`, `metrics`, `log`.
 

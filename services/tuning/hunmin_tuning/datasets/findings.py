@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from hunmin_contracts.datasets import SHOWN_LINES, Finding, FindingKind, Severity
 
-MAX_KINDS = 200  # of kind, column and message together
+MAX_WARNINGS = 200  # of kind and column together; errors are never left out: there are at most a few for each column
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Findings:
 
     def __init__(self) -> None:
         self._gathered: dict[tuple[FindingKind, Severity, str | None], _Gathered] = {}
+        self._warnings = 0
 
     def add(
         self,
@@ -35,8 +36,10 @@ class Findings:
         key = (kind, severity, column)
         gathered = self._gathered.get(key)
         if gathered is None:
-            if len(self._gathered) >= MAX_KINDS:
-                return
+            if severity == "warning":
+                if self._warnings == MAX_WARNINGS:
+                    return
+                self._warnings += 1
             gathered = self._gathered[key] = _Gathered(severity, message)
         gathered.count += count
         if line is not None and len(gathered.lines) < SHOWN_LINES and line not in gathered.lines[-1:]:

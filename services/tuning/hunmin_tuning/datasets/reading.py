@@ -55,7 +55,8 @@ class Reading:
                 self.count += 1
                 yield row
         if self.count == 0:
-            self.findings.add("no_rows", "The file has no row that can be used. Add rows below the column names.")
+            message = "The file has no row that can be used. Add rows below the column names."
+            self.findings.add("no_rows", message, line=1)
 
     def _fault(self, message: str, line: int, kind: FindingKind = "malformed_row") -> None:
         self._faults += 1
@@ -149,6 +150,7 @@ def _parsed(lines: Iterator[str], bounds: Bounds) -> Iterator[tuple[int, list[st
             record.append(line)
             yield line
 
+    csv.field_size_limit(bounds.line_characters)  # of the process; what is too long for a cell is a finding
     reader = csv.reader(kept(), strict=True)
     while True:
         first = reader.line_num + 1

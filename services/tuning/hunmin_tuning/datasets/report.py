@@ -96,18 +96,23 @@ class _Judge:
         self._encoder = self._new_encoder(())
         self._seen: set[int] = set()
         self._train: list[int] = []
+        self._last_line = 1
+        self._first_lines: dict[str, int] = {}  # by label
         self._label = label_field(self._template)
         self.labels: list[str] | None = None if self._label is None else []
 
     def look_at(self, row: Row) -> None:
         """Judge one row."""
         self.rows += 1
+        self._last_line = row.line
         row = mapped(row, self._columns)
         self._look_for_personal_data(row)
         self._look_for_duplicate(row)
         label = row.fields[self._label] if self._label is not None else None
         if self.labels is not None and label is not None:
-            self.labels.append(known_label(self._template, label))
+            known = known_label(self._template, label)
+            self.labels.append(known)
+            self._first_lines.setdefault(known, row.line)
         empty = [field for field, value in row.fields.items() if not value.strip()]
         for field in empty:
             message = "A value is empty. Fill it in, or leave the row out."
@@ -133,18 +138,18 @@ class _Judge:
         self._train = [number for number, split in enumerate(assigned) if split == "train"]
         if self.rows < MIN_ROWS:
             message = f"There are {self.rows} rows; a job takes at least {MIN_ROWS}. Add rows."
-            self.findings.add("too_few_rows", message)
+            self.findings.add("too_few_rows", message, line=self._last_line)
         elif train < (question.train_rows or 0):
             message = (
                 f"train_rows asks for {question.train_rows:,} rows, and the training part has {train:,}. Add rows."
             )
-            self.findings.add("too_few_rows", message)
+            self.findings.add("too_few_rows", message, line=self._last_line)
         elif train <= self._template.examples:
             message = f"{train} rows to train leave none beside {self._template.examples} examples. Add rows."
-            self.findings.add("too_few_rows", message)
+            self.findings.add("too_few_rows", message, line=self._last_line)
         elif not splits["validation"] or not splits["test"]:
             message = "A part for validation or test has no row. Add rows, or give it a larger share."
-            self.findings.add("too_few_rows", message)
+            self.findings.add("too_few_rows", message, line=self._last_line)
         self._weigh_labels()
         return {"train": train, "validation": splits["validation"], "test": splits["test"]}
 
@@ -178,12 +183,11 @@ class _Judge:
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         if len(counts) == 1:
             message = f"Every row has the label {most!r}: there is nothing to tell apart. Add rows of another one."
-            self.findings.add("one_label", message, column=column, count=counts[most])
+            self.findings.add("one_label", message, line=self._first_lines[most], column=column, count=counts[most])
         elif len(trained := {(self.labels or [])[number] for number in self._train}) == 1:
-            message = (
-                f"Every row to train with has the label {trained.pop()!r}: raise train_rows, or mix the file's rows."
-            )
-            self.findings.add("one_label", message, column=column, count=len(self._train))
+            only = trained.pop()
+            message = f"Every row to train with has the label {only!r}: raise train_rows, or mix the file's rows."
+            self.findings.add("one_label", message, line=self._first_lines[only], column=column, count=len(self._train))
         elif counts[most] > IMBALANCE * counts[least]:
             message = (
                 f"{counts[most]:,} rows have the label {most!r}, and {counts[least]:,} have {least!r}: accuracy will "

@@ -88,15 +88,14 @@ def inspect(
         raise refused("The file is empty. Send one with a line of column names, and rows below it.", line=1)
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
-            raise refused(f"The file is {what}.")
+            raise refused(f"the file is {what}.", line=1)
     named = format or _ENDINGS.get((filename or "").rpartition(".")[2].lower())
     is_parquet = head.startswith(_PARQUET)
     if named not in (None, "parquet") and is_parquet:
-        raise refused(f"The file is Parquet, and its name says {named}. Correct the name.")
+        raise refused(f"the file is Parquet, and its name says {named}. Correct the name.", line=1)
     if named == "parquet" and not is_parquet:
-        raise refused(
-            "The file's name says Parquet, and it does not begin as such a file. Correct the name, or the file."
-        )
+        wanted = "the file's name says Parquet, and it does not begin as such a file. Correct the name, or the file."
+        raise refused(wanted, line=1)
     if is_parquet:
         return Source("parquet", "utf-8")
     encoding = _encoding(file, head, bounds)
@@ -128,9 +127,11 @@ def _encoding(file: BinaryIO, head: bytes, bounds: Bounds) -> TextEncoding:
         return _BOMS[bom]
     even, odd = head[::2].count(0), head[1::2].count(0)
     if even + odd and (even + odd > len(head) // 8 or not _is_utf_8(head)):
-        if odd > _FAR_MORE * even:
+        # Line ends tell: swapped, they are no letters, where those of some Hangul, such as U+AC00, are NULs too.
+        little, big = _line_ends(head, "utf-16-le"), _line_ends(head, "utf-16-be")
+        if little > big or (little == big and odd > _FAR_MORE * even):
             return "utf-16-le"
-        if even > _FAR_MORE * odd:
+        if big > little or even > _FAR_MORE * odd:
             return "utf-16-be"
     utf_8 = _Progress(file, "utf-8", bounds)
     # CP949's bytes are hardly ever read as Hangul in UTF-8: where there is some, the file is UTF-8 with a fault in it.
@@ -138,6 +139,11 @@ def _encoding(file: BinaryIO, head: bytes, bounds: Bounds) -> TextEncoding:
         return "utf-8"
     cp949 = _Progress(file, "cp949", bounds)
     return "cp949" if cp949.is_whole or cp949.bytes > utf_8.bytes else "utf-8"
+
+
+def _line_ends(head: bytes, codec: str) -> int:
+    text = head.decode(codec, "ignore")
+    return text.count("\n") + text.count("\r")
 
 
 def _is_utf_8(head: bytes) -> bool:

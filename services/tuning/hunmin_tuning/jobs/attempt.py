@@ -212,6 +212,8 @@ class Attempt:
 
 
 def _refused(error: HunminError) -> _Outcome:
-    is_mendable = error.status < 500 and error.code != ErrorCode.OVERLOADED
-    event = Event.FAIL if is_mendable else Event.BREAK
+    if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.OVERLOADED):
+        event = Event.RELEASE  # another service is away: that costs no attempt, and nothing that was computed
+    else:
+        event = Event.FAIL if error.status < 500 else Event.BREAK
     return _Outcome(event, JobError(code=error.code, message=error.message))

@@ -104,9 +104,10 @@ class Claims:
         async with self._database.session() as session:
             job = await self._held(session, claim)
             standing = await happen(session, job, event, max_attempts=self.limits.max_attempts, error=error)
-            if event is Event.BREAK and standing.state == "queued":
+            if standing.state == "queued" and error is not None:
                 delay_s = self.limits.retry_delay_s * 2 ** (standing.attempt - 2)
-                job.not_before = _in_s(min(delay_s, _MAX_RETRY_DELAY_S))
+                is_release = event is Event.RELEASE
+                job.not_before = _in_s(self.limits.away_delay_s if is_release else min(delay_s, _MAX_RETRY_DELAY_S))
             return standing
 
     async def succeed(self, claim: Claim, result: TuningResult, soft_prompt: str) -> Standing:

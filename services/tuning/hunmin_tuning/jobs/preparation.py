@@ -159,6 +159,7 @@ def _failed(report: DatasetReport) -> HunminError:
 def _said(finding: Finding) -> str:
     if not finding.lines:
         return finding.message
-    shown = ", ".join(f"{line:,}" for line in finding.lines[:_SHOWN_LINES])
-    more = f" and {finding.count - _SHOWN_LINES:,} more" if finding.count > _SHOWN_LINES else ""
+    lines = finding.lines[:_SHOWN_LINES]
+    shown = ", ".join(f"{line:,}" for line in lines)
+    more = f" and {finding.count - len(lines):,} more" if finding.count > len(lines) else ""
     return f"Line {shown}{more}: {finding.message}"

@@ -22,6 +22,7 @@ from sqlalchemy import Float, case, extract, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_tuning.jobs import journal
+from hunmin_tuning.jobs.queue import starts_in_s
 from hunmin_tuning.jobs.states import CLAIMED, ENDED, Event, Standing
 from hunmin_tuning.jobs.tables import Job
 from hunmin_tuning.jobs.transition import happen
@@ -42,6 +43,7 @@ class JobLimits:
     slots: int = 1
     lease_s: float = 30.0
     retry_delay_s: float = 2.0  # before the second attempt; then doubled, up to ten minutes
+    away_delay_s: float = 15.0  # before a job whose models' service was away is taken up again, until its deadline
 
 
 class Registry:
@@ -135,18 +137,22 @@ class Registry:
         return JobInfo.model_validate({**values, "queue": place, "trained_tokens": tokens})
 
     async def _place(self, session: AsyncSession, job: Job) -> QueuePlace:
-        ahead = select(func.count()).where(Job.ended_at.is_(None), Job.state == "queued", Job.number < job.number)
-        waiting = (await session.execute(ahead)).scalar_one()
+        is_ahead = (Job.ended_at.is_(None), Job.state == "queued", Job.number < job.number)
+        ahead = (await session.scalars(select(Job.account_id).where(*is_ahead).order_by(Job.number))).all()
         mean_s = await self._mean_s(session, job.account_id)
         if mean_s is None:
-            return QueuePlace(position=waiting + 1, starts_in_s=None)
-        age_s = extract("epoch", func.clock_timestamp() - Job.started_at)
-        left_s = func.sum(func.greatest(mean_s - age_s, 0)).cast(Float)
-        running = select(func.count(), left_s).where(Job.ended_at.is_(None), Job.state.in_(CLAIMED))
-        count, busy_s = (await session.execute(running)).one()
-        is_free = waiting + count < self._limits.slots
-        total_s = (busy_s or 0.0) + waiting * mean_s
-        return QueuePlace(position=waiting + 1, starts_in_s=0.0 if is_free else total_s / self._limits.slots)
+            return QueuePlace(position=len(ahead) + 1, starts_in_s=None)
+        left_s = func.greatest(mean_s - extract("epoch", func.clock_timestamp() - Job.started_at), 0).cast(Float)
+        running = select(Job.account_id, left_s).where(Job.ended_at.is_(None), Job.state.in_(CLAIMED))
+        guess_s = starts_in_s(
+            job.account_id,
+            ahead=ahead,
+            running=(await session.execute(running)).tuples().all(),
+            duration_s=mean_s,
+            slots=self._limits.slots,
+            max_running_per_account=self._limits.max_running_per_account,
+        )
+        return QueuePlace(position=len(ahead) + 1, starts_in_s=guess_s)
 
     async def _mean_s(self, session: AsyncSession, account_id: str) -> float | None:
         """Return the mean duration of the account's recent jobs, or where it has none, of all."""

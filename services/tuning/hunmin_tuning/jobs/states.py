@@ -25,7 +25,7 @@ class Event(StrEnum):
     SUCCEED = "succeed"  # its soft prompt is published
     FAIL = "fail"  # it is wrong or overdue; its process is gone
     BREAK = "break"  # something failed that may go well the next time; its process is gone
-    RELEASE = "release"  # its runner ends in good order; its process is gone
+    RELEASE = "release"  # its runner ends in good order, or waits for another service; its process is gone
     STOP = "stop"  # its process is gone, as a cancel wanted it
     LAPSE = "lapse"  # its lease ran out; nobody knows of its process
     CANCEL = "cancel"  # its owner does not want it any more

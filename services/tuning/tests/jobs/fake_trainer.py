@@ -77,7 +77,7 @@ def main() -> int:
     (folder / "is-up").touch()
     if "error" in plan:
         (folder / "error.json").write_text(json.dumps(plan["error"]) + "\n")
-        return 2
+        return plan.get("exit", 2)
     if "exit" in plan:
         return plan["exit"]
     return train()

@@ -15,7 +15,7 @@ from hunmin_tuning.jobs.runner import Runner
 from opentelemetry.trace import NoOpTracer
 
 TRAINER = Path(__file__).parent / "fake_trainer.py"
-LIMITS = JobLimits(max_attempts=4, lease_s=1.0, retry_delay_s=0.0)
+LIMITS = JobLimits(max_attempts=4, lease_s=1.0, retry_delay_s=0.0, away_delay_s=0.0)
 
 
 class Studio:

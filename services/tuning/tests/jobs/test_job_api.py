@@ -31,6 +31,7 @@ from hunmin_tuning.jobs import api
 from hunmin_tuning.jobs.claims import Claims
 from hunmin_tuning.jobs.registry import JobLimits, Registry
 from hunmin_tuning.jobs.states import Event
+from pydantic import ValidationError
 
 ACCOUNT = "acct_1"
 RequestOf = Callable[..., CreateJobRequest]
@@ -62,13 +63,14 @@ class Studio:
         return seen
 
 
-@pytest.fixture
-async def studio() -> AsyncIterator[Studio]:
+@asynccontextmanager
+async def running_studio(check_s: float = 0, **env: str) -> AsyncIterator[Studio]:
     refusals: list[HunminError] = []
     limits = JobLimits()
     made: list[Claims] = []
 
     async def check(request: CreateJobRequest) -> None:
+        await asyncio.sleep(check_s)
         if refusals:
             raise refusals.pop()
 
@@ -80,8 +82,14 @@ async def studio() -> AsyncIterator[Studio]:
         yield app
 
     service = Service(name="tuning", settings=JobsSettings, build=build, migrations="hunmin_tuning.migrations")
-    async with running(service) as up:
+    async with running(service, env=env) as up:
         yield Studio(up.client("tuning"), made[0], refusals)
+
+
+@pytest.fixture
+async def studio() -> AsyncIterator[Studio]:
+    async with running_studio() as studio:
+        yield studio
 
 
 def step(number: int) -> StepMetrics:
@@ -107,6 +115,20 @@ async def test_job_that_the_check_refuses_is_not_made(studio: Studio, request_of
         await studio.create(request_of())
     assert refusal.value.details == {"param": "dataset_id"}
     assert (await studio.client.call(LIST, ListJobsRequest(account_id=ACCOUNT))).data == []
+
+
+async def test_the_check_may_take_longer_than_other_calls(request_of: RequestOf):
+    async with running_studio(check_s=0.2, HUNMIN_CALL_DEADLINE_S="0.1") as studio:
+        assert (await studio.create(request_of())).state == "queued"
+
+
+async def test_numbers_of_events_are_bounded(studio: Studio, request_of: RequestOf):
+    made = await studio.create(request_of())
+    await studio.client.call(CANCEL, JobRequest(account_id=ACCOUNT, job_id=made.id))
+    assert await studio.follow(made.id, after=2**63 - 1) == []
+    for kind in (JobEventsRequest, JobMetricsRequest):
+        with pytest.raises(ValidationError, match="less than"):
+            kind(account_id=ACCOUNT, job_id=made.id, after=2**63)
 
 
 async def test_events_come_as_they_happen_and_end_with_the_job(

@@ -110,6 +110,22 @@ class TestQueue:
         assert third.queue.starts_in_s == pytest.approx(100, abs=5)
         assert fourth.queue.starts_in_s == pytest.approx(200, abs=5)
 
+    @pytest.mark.parametrize(
+        ("slots", "limit", "guesses"), [(1, 1, [100, 200, 300]), (2, 1, [100, 200, 0]), (2, 2, [0, 100, 100])]
+    )
+    async def test_guesses_by_the_limit_of_an_account_too(
+        self, database: Database, request_of: RequestOf, result, slots: int, limit: int, guesses: list[int]
+    ):
+        jobs = Jobs(database, slots=slots, max_running_per_account=limit)
+        first = await jobs.registry.add(request_of())
+        await jobs.end(await jobs.started(), result)
+        await jobs.change(first.id, "started_at = ended_at - interval '100 seconds'")
+        await jobs.registry.add(request_of())
+        await jobs.started()
+        waiting = [await jobs.registry.add(request_of(account)) for account in (ACCOUNT, ACCOUNT, "acct_2")]
+        assert [job.queue.position for job in waiting] == [1, 2, 3]
+        assert [job.queue.starts_in_s for job in waiting] == pytest.approx(guesses, abs=5)
+
     async def test_tries_a_job_again_after_a_while_and_before_those_behind_it(self, database, request_of: RequestOf):
         jobs = Jobs(database, retry_delay_s=50.0, max_attempts=3)
         broken, behind = [(await jobs.registry.add(request_of())).id for _ in range(2)]

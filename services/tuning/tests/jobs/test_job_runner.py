@@ -191,9 +191,8 @@ class TestSurroundings:
             info = await workshop.end(job)
         assert (info.state, info.attempt, info.error.code) == ("failed", 1, "not_found")
 
-    @pytest.mark.parametrize("error", [HunminError(ErrorCode.UNAVAILABLE, "Later."), RuntimeError("a secret")])
-    async def test_prepare_that_breaks_is_tried_again(self, workshop: Workshop, error: Exception):
-        errors = [error, error]
+    async def test_prepare_that_breaks_is_tried_again(self, workshop: Workshop):
+        errors = [RuntimeError("a secret"), HunminError(ErrorCode.INTERNAL, "A fault.")]
 
         async def prepare(claim: Claim, folder: Path) -> None:
             if errors:
@@ -206,8 +205,33 @@ class TestSurroundings:
         events, _ = await workshop.registry.events(ACCOUNT, job, after=0, limit=99)
         assert "secret" not in str(events)
 
+    @pytest.mark.parametrize("step", ["prepare", "publish"])
+    async def test_waits_for_a_service_that_is_away_without_losing_an_attempt(self, workshop: Workshop, step: str):
+        errors = [HunminError(ErrorCode.UNAVAILABLE, "Later.")] * (LIMITS.max_attempts + 2)
+
+        async def late(claim: Claim, folder: Path) -> str | None:
+            if errors:
+                raise errors.pop()
+            return await getattr(workshop.studio, step)(claim, folder)
+
+        job = await workshop.add({"steps": 4})
+        async with workshop.running(**{step: late}):
+            assert (await workshop.check_success(job, 4)).attempt == 1
+        assert len(await workshop.log(job)) == 4  # trained once
+        events, _ = await workshop.registry.events(ACCOUNT, job, after=0, limit=99)
+        assert sum("Later." in event.model_dump_json() for event in events) == LIMITS.max_attempts + 2
+
+    async def test_does_not_wait_for_a_service_beyond_its_deadline(self, workshop: Workshop):
+        async def prepare(claim: Claim, folder: Path) -> None:
+            raise HunminError(ErrorCode.UNAVAILABLE, "Later.")
+
+        job = await workshop.add({}, deadline_s=0.5)
+        async with workshop.running(prepare=prepare):
+            info = await workshop.end(job)
+        assert (info.state, info.attempt, info.error.code) == ("failed", 1, "deadline_exceeded")
+
     async def test_publish_that_breaks_is_tried_again_without_training_again(self, workshop: Workshop):
-        errors = [HunminError(ErrorCode.UNAVAILABLE, "Later.")]
+        errors = [HunminError(ErrorCode.INTERNAL, "A fault.")]
 
         async def publish(claim: Claim, folder: Path) -> str:
             if errors:

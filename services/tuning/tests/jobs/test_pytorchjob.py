@@ -199,6 +199,10 @@ class TestPod:
         assert await start(1, 2, exit=code) == status
         assert (await index()).exit_code is None
 
+    async def test_the_first_of_several_knows_a_wrong_job_though_torchrun_does_not_say_so(self, start, index):
+        assert await start(0, 2, error={"code": "invalid_request", "message": "No."}, exit=1) == 2
+        assert (await index()).exit_code == 2
+
     async def test_gives_up_after_so_many_starts_that_came_to_nothing(self, start, index):
         assert [await start(0, 2, exit=1) for _ in range(4)] == [138, 138, 1, 1]
         assert (await index()).starts == 3

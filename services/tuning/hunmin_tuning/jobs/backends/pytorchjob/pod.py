@@ -20,6 +20,7 @@ from hunmin_kit.blobs import open_blobs
 
 from hunmin_tuning.jobs.backends.backend import LOG
 from hunmin_tuning.jobs.backends.pytorchjob.mirror import CHECKPOINT, Index, Mirror
+from hunmin_tuning.trainer.job import JobFolder
 
 _SUCCEEDED, _WRONG, _INTERRUPTED = 0, 2, 3  # the trainer's
 _ENDED, _AGAIN = 128 + signal.SIGTERM, 128 + signal.SIGUSR1  # ours: both have the pod made anew
@@ -58,6 +59,8 @@ class Pod:
                 return 1
             await self._push(starts=starts + 1, exit_code=None)
         code = await self._train(command)
+        if code != _SUCCEEDED and JobFolder(self._folder).error.exists():
+            code = _WRONG  # torchrun ends with 1 for it
         if self._is_first:
             await self._push(starts=starts if code == _INTERRUPTED else starts + 1, exit_code=code)
         return self._status(code, is_last=starts >= self._restarts)
