@@ -11,7 +11,7 @@ SOURCES := libs services training e2e
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-data test-faults lint format bench-tokenizer bench-engine bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
+.PHONY: help setup run demo key test test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ test-cluster-jobs: setup ## the contract suite of job backends on a real cluster
 
 test-faults: setup ## the long tests in which processes are killed at random moments
 	@$(BIN)/pytest --timeout 900 e2e/faults
+
+test-sentiment: setup ## the product "sentiment" in full: 4,000 reviews by `hunmin tune`, 2,000 answers over the API (half an hour)
+	@$(BIN)/pytest e2e/acceptance
 
 lint: setup ## check style, types, direction of dependency and size
 	@$(BIN)/ruff check $(SOURCES)

@@ -7,7 +7,6 @@ tokens that were asked for. Greedy, end tokens ignored, alternating rounds, medi
 
 import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -15,14 +14,23 @@ from pathlib import Path
 
 import torch
 from engine_int8 import int8_loss
-from engine_load import SHAPE, Letters, Load, alone, run_baseline, serve, timed
+from engine_load import SHAPE, Load, alone, engine_of, run_baseline, serve, timed
 from engine_serving import compare_serving
-from hunmin_generation.engine.engine import Engine, EngineLimits
 from hunmin_modeling.checkpoint import load_checkpoint
+from report import Metric, Target, report
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, logging
 
-RESULTS = Path(__file__).parent / "results" / "engine.json"
-Metrics = dict[str, dict[str, object]]
+Metrics = dict[str, Metric]
+TARGETS = [
+    Target("decode_1_requests", least=1.1),
+    Target("decode_8_requests", least=1.4),
+    Target("decode_32_requests", least=1.8),
+    Target("decode_64_requests", least=1.8),
+    Target("soft_prompts_32_requests", least=0.97),
+    Target("soft_prompts_64_requests", least=0.97),
+    Target("time_to_first_token_cached", most=0.3),
+    Target("decode_p95_with_gradients", most=1.5),
+]
 
 
 def compare(folder: Path, precision: str, *, concurrency: list[int], rounds: int, threads: int) -> Metrics:
@@ -30,7 +38,7 @@ def compare(folder: Path, precision: str, *, concurrency: list[int], rounds: int
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     baseline = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
     checkpoint = load_checkpoint(folder, dtype=dtype, int8=precision == "int8")
-    engine = Engine(checkpoint, Letters(), EngineLimits(kv_bytes=512 * 2**20))
+    engine = engine_of(checkpoint)
     metrics: Metrics = {}
     with asyncio.Runner() as runner:
         sides: dict[str, Callable[[Load], object]] = {
@@ -90,8 +98,7 @@ def main() -> None:
             metrics |= compare_serving(folder, rounds=arguments.rounds, threads=arguments.threads)
         if "int8" in arguments.precision:
             metrics |= int8_loss()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"metrics": metrics}, indent=2) + "\n", encoding="utf-8")
+    report("engine", metrics, TARGETS)
 
 
 if __name__ == "__main__":

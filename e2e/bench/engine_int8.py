@@ -1,25 +1,24 @@
 """What 8-bit integers cost in quality: bits per byte of the starter model on reviews that it was not trained on."""
 
+import csv
 import math
-import os
 from pathlib import Path
 
 from hunmin_generation.engine.engine import Engine, EngineLimits
 from hunmin_generation.engine.request import EngineRequest, PromptEvent
 from hunmin_modeling.checkpoint import load_checkpoint
 from hunmin_text.artefact import load
+from hunmin_tuning.products.catalogue import find_product, sample_path
+from report import Metric
 
 STARTER = Path(__file__).parents[2] / "training" / "models" / "starter"
 REVIEWS = 500
 
 
-def int8_loss() -> dict[str, dict[str, object]]:
-    """Return the metric; nothing, and a word about it, where HUNMIN_DATA does not tell where reviews are."""
-    if "HUNMIN_DATA" not in os.environ:
-        print("int8_bits_per_byte is left out: set HUNMIN_DATA to the folder that holds nsmc/ratings_test.txt")
-        return {}
-    lines = (Path(os.environ["HUNMIN_DATA"]) / "nsmc" / "ratings_test.txt").read_text(encoding="utf-8").splitlines()[1:]
-    reviews = [text for line in lines if (text := line.split("\t")[1].strip())][:REVIEWS]
+def int8_loss() -> dict[str, Metric]:
+    """Return the metric."""
+    with sample_path(find_product("sentiment")).open(encoding="utf-8", newline="") as file:
+        reviews = [row["document"] for row in csv.DictReader(file, delimiter="\t")][:REVIEWS]
     exact, rounded = (bits_per_byte(reviews, int8=int8) for int8 in (False, True))
     metric = {
         "ours": round(rounded, 4),

@@ -11,9 +11,11 @@ from itertools import pairwise
 
 import torch
 from hunmin_contracts.generation import Sampling
-from hunmin_generation.engine.engine import Engine
+from hunmin_generation.engine.engine import Engine, EngineLimits
 from hunmin_generation.engine.request import EngineRequest
 from hunmin_generation.engine.thread import EngineThread
+from hunmin_modeling.checkpoint import Checkpoint
+from hunmin_modeling.kv_pool import kv_bytes_per_token
 from hunmin_modeling.soft_prompt import SoftPromptRows
 from transformers import LlamaConfig, PreTrainedModel
 
@@ -28,6 +30,7 @@ SHAPE = LlamaConfig(
     tie_word_embeddings=True,
 )
 PROMPT, OUTPUT = (16, 128), (16, 64)  # tokens, the least and the most
+KV_TOKENS = 16_384  # in any precision: room for 64 requests with soft prompts of 20 rows
 
 
 class Letters:
@@ -137,6 +140,12 @@ def alone(run: Callable[[], object], threads: int) -> None:
 
     with ThreadPoolExecutor(1, initializer=begin) as executor:
         executor.submit(run).result()
+
+
+def engine_of(checkpoint: Checkpoint) -> Engine:
+    """Return an engine with room for every load."""
+    token_bytes = kv_bytes_per_token(checkpoint.config, checkpoint.activation_dtype)
+    return Engine(checkpoint, Letters(), EngineLimits(kv_bytes=KV_TOKENS * token_bytes))
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """What only this engine does, beside itself without it: soft prompts in a batch, gradients while it decodes."""
 
 import asyncio
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -9,40 +10,37 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from engine_load import SHAPE, Letters, Load, serve, served, timed
+from engine_load import SHAPE, Load, engine_of, serve, served, timed
 from gradients import N_VIRTUAL, batch_of
-from hunmin_generation.engine.engine import Engine, EngineLimits
+from hunmin_generation.engine.engine import Engine
 from hunmin_generation.gradients.worker import GradientWorker
 from hunmin_modeling.checkpoint import Checkpoint, load_checkpoint
 from hunmin_modeling.gradient import Gradients, Wanted
-from hunmin_modeling.linear import multiplies_bfloat16
 from hunmin_modeling.soft_prompt import SoftPromptRows
+from report import Metric
 
 SOFT_PROMPTS, ROWS = 32, 20
 LONG_ROWS, LONG_ROUNDS = 200, 12
 DECODING, GRADIENT_TOKENS = 8, 512
-Metrics = dict[str, dict[str, object]]
 
 
-def compare_serving(folder: Path, *, rounds: int, threads: int) -> Metrics:
-    """Measure everything in bfloat16, or on a processor without it in float32, which the metrics' names then say."""
-    dtype, suffix = (torch.bfloat16, "") if multiplies_bfloat16() else (torch.float32, "_float32")
-    checkpoint = load_checkpoint(folder, dtype=dtype)
-    engine = Engine(checkpoint, Letters(), EngineLimits(kv_bytes=512 * 2**20))
-    metrics: Metrics = {}
+def compare_serving(folder: Path, *, rounds: int, threads: int) -> dict[str, Metric]:
+    """Measure everything in bfloat16."""
+    checkpoint = load_checkpoint(folder, dtype=torch.bfloat16)
+    engine = engine_of(checkpoint)
+    metrics: dict[str, Metric] = {}
     with asyncio.Runner() as runner:
         runner.run(serve(engine, Load.of(2, seed=-1), threads))
         for count in (32, 64):
             metrics[f"soft_prompts_{count}_requests"] = _soft_prompts(runner, engine, count, rounds, threads)
         metrics["time_to_first_token_cached"] = runner.run(_first_token(engine, threads))
         metrics["decode_p95_with_gradients"] = runner.run(_with_gradients(engine, checkpoint, rounds, threads))
-    named = {f"{name}{suffix}": metric for name, metric in metrics.items()}
-    for name, metric in named.items():
+    for name, metric in metrics.items():
         print(name, metric, flush=True)
-    return named
+    return metrics
 
 
-def _soft_prompts(runner: asyncio.Runner, engine: Engine, count: int, rounds: int, threads: int) -> dict[str, object]:
+def _soft_prompts(runner: asyncio.Runner, engine: Engine, count: int, rounds: int, threads: int) -> Metric:
     """Tokens a second of a load whose requests have 32 different soft prompts, and of the same load without."""
     soft_prompts = [_soft_prompt(ROWS, f"{number}") for number in range(SOFT_PROMPTS)]
     once = replace(Load.of(SOFT_PROMPTS, seed=-2), soft_prompts=soft_prompts)
@@ -57,7 +55,7 @@ def _soft_prompts(runner: asyncio.Runner, engine: Engine, count: int, rounds: in
     return _metric(speeds, "token/s")
 
 
-async def _first_token(engine: Engine, threads: int) -> dict[str, object]:
+async def _first_token(engine: Engine, threads: int) -> Metric:
     """Milliseconds to the first token after a soft prompt of 200 rows that is in the cache, and that is not."""
     waits: dict[str, list[float]] = {"ours": [], "baseline": []}
     for number in range(LONG_ROUNDS):
@@ -73,12 +71,12 @@ async def _first_token(engine: Engine, threads: int) -> dict[str, object]:
     return _metric(waits, "ms")
 
 
-async def _with_gradients(engine: Engine, checkpoint: Checkpoint, rounds: int, threads: int) -> dict[str, object]:
+async def _with_gradients(engine: Engine, checkpoint: Checkpoint, rounds: int, threads: int) -> Metric:
     """The 95th percentile of the milliseconds between tokens of 8 streams, with gradients at full load and without."""
     rows = _soft_prompt(N_VIRTUAL, "gradients").rows
 
-    async def compute(worker: GradientWorker) -> None:
-        for seed in range(10**6):
+    async def compute(worker: GradientWorker, start: int) -> None:
+        for seed in itertools.count(start, 2):
             batch = Gradients(checkpoint, batch_of(seed), rows, Wanted(divisor=1), max_tokens=GRADIENT_TOKENS)
             async for _ in worker.compute(batch):
                 pass
@@ -94,7 +92,7 @@ async def _with_gradients(engine: Engine, checkpoint: Checkpoint, rounds: int, t
                 continue
             worker = GradientWorker(threads=threads, max_queue=1)
             worker.start()
-            work = asyncio.create_task(compute(worker))
+            work = asyncio.gather(*(compute(worker, start) for start in range(2)))  # one waits while one is computed
             await asyncio.sleep(0.5)  # so that it is well under way
             begin, before = time.perf_counter(), worker.backward_tokens
             gaps[side] += [1000 * gap for gap in await serve(engine, load, threads)]
@@ -112,6 +110,6 @@ def _soft_prompt(rows: int, key: str) -> SoftPromptRows:
     return SoftPromptRows(f"sp_{key}", torch.randn(rows, SHAPE.hidden_size) * SHAPE.initializer_range)
 
 
-def _metric(values: dict[str, list[float]], unit: str) -> dict[str, object]:
+def _metric(values: dict[str, list[float]], unit: str) -> Metric:
     ours, baseline = (statistics.median(values[side]) for side in ("ours", "baseline"))
     return {"ours": round(ours, 1), "baseline": round(baseline, 1), "ratio": round(ours / baseline, 3), "unit": unit}

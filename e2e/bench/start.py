@@ -4,7 +4,6 @@ The baseline is the import of torch alone, which a start contains and nobody her
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -12,10 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from report import Target, report
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from studio_process import STARTER, StudioProcess, model_environ, new_key
 
-RESULTS = Path(__file__).parent / "results" / "start.json"
 LIMIT_S = 15
 
 
@@ -51,8 +51,7 @@ def main() -> None:
         "limit": LIMIT_S,
     }
     print("second_start", metric)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"metrics": {"second_start": metric}}, indent=2), encoding="utf-8")
+    report("start", {"second_start": metric}, [Target("second_start", figure="longest", most=LIMIT_S)])
 
 
 if __name__ == "__main__":
