@@ -157,7 +157,7 @@ class TestServed:
         found = packed_logits(checkpoint, ids, SCHEDULES[schedule])
         assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
 
-    @pytest.mark.parametrize("model_type", MODEL_TYPES)
+    @pytest.mark.parametrize("model_type", sorted(MODEL_TYPES))
     def test_computes_in_float32_where_the_processor_does_not_multiply_in_bfloat16(
         self, tmp_path: Path, model_type: str, monkeypatch
     ) -> None:
