@@ -183,11 +183,11 @@ async def test_metrics_count_by_route_and_class(services: Running) -> None:
     await http.get("/nowhere/acct_1")
     text = (await http.get("/metrics")).text
     assert (
-        'hunmin_http_requests_total{service="echo",method="GET",route="/v1/folders/{folder}",status="2xx"} 2.0' in text
+        'hunmin_http_requests_total{method="GET",route="/v1/folders/{folder}",service="echo",status="2xx"} 2.0' in text
     )
-    assert 'hunmin_http_requests_total{service="echo",method="POST",route="/v1/echo",status="5xx"} 1.0' in text
-    assert 'hunmin_http_requests_total{service="echo",method="GET",route="unmatched",status="4xx"} 1.0' in text
-    labels = 'service="echo",method="GET",route="/v1/folders/{folder}",status="2xx"'
+    assert 'hunmin_http_requests_total{method="POST",route="/v1/echo",service="echo",status="5xx"} 1.0' in text
+    assert 'hunmin_http_requests_total{method="GET",route="unmatched",service="echo",status="4xx"} 1.0' in text
+    labels = 'method="GET",route="/v1/folders/{folder}",service="echo",status="2xx"'
     assert f"hunmin_http_request_duration_seconds_count{{{labels}}} 2.0" in text
     assert "process_cpu_seconds_total" in text
     assert "acct_1" not in text

@@ -163,7 +163,7 @@ class TestRefused:
             endless = asked(max_tokens=390)
             first = [group.create_task(events(service, endless)) for _ in range(2)]
             async with asyncio.timeout(5):
-                while await metric(service, "num_requests_waiting") < 1:  # noqa: ASYNC110  # seen from outside only
+                while await metric(service, "vllm:num_requests_waiting") < 1:  # noqa: ASYNC110  # seen from outside only
                     await asyncio.sleep(0.01)
             reply = await service.http("generation").post("/v1/generate", json=endless.model_dump())
             assert reply.status_code == 429
