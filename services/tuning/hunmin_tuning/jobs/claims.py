@@ -105,10 +105,14 @@ class Claims:
             job = await self._held(session, claim)
             standing = await happen(session, job, event, max_attempts=self.limits.max_attempts, error=error)
             if standing.state == "queued" and error is not None:
-                delay_s = self.limits.retry_delay_s * 2 ** (standing.attempt - 2)
-                is_release = event is Event.RELEASE
-                job.not_before = _in_s(self.limits.away_delay_s if is_release else min(delay_s, _MAX_RETRY_DELAY_S))
+                job.not_before = _in_s(self._delay_s(event, standing.attempt))
             return standing
+
+    def _delay_s(self, event: Event, attempt: int) -> float:
+        """Return how long a job rests that was given back for an error."""
+        if event is Event.RELEASE:
+            return self.limits.away_delay_s
+        return min(self.limits.retry_delay_s * 2 ** (attempt - 2), _MAX_RETRY_DELAY_S)
 
     async def succeed(self, claim: Claim, result: TuningResult, soft_prompt: str) -> Standing:
         """End the job well."""
