@@ -76,7 +76,7 @@ test-cluster-jobs: setup ## the contract suite of job backends on a real cluster
 test-faults: setup ## the long tests in which processes are killed at random moments
 	@$(BIN)/pytest --timeout 900 e2e/faults
 
-test-sentiment: setup ## the product "sentiment" in full: 4,000 reviews by `hunmin tune`, 2,000 answers over the API (half an hour)
+test-sentiment: setup ## the product "sentiment" in full: 4,000 reviews by `hunmin tune`, 2,000 answers over the API (about an hour)
 	@$(BIN)/pytest e2e/acceptance
 
 lint: setup ## check style, types, direction of dependency and size
