@@ -112,7 +112,7 @@ class Claims:
         """Return how long a job rests that was given back for an error."""
         if event is Event.RELEASE:
             return self.limits.away_delay_s
-        return min(self.limits.retry_delay_s * 2 ** (attempt - 2), _MAX_RETRY_DELAY_S)
+        return min(self.limits.retry_delay_s * 2.0 ** (attempt - 2), _MAX_RETRY_DELAY_S)
 
     async def succeed(self, claim: Claim, result: TuningResult, soft_prompt: str) -> Standing:
         """End the job well."""
