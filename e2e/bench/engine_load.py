@@ -144,7 +144,7 @@ def alone(run: Callable[[], object], threads: int) -> None:
 
 def engine_of(checkpoint: Checkpoint) -> Engine:
     """Return an engine with room for every load."""
-    token_bytes = kv_bytes_per_token(checkpoint.config, checkpoint.activation_dtype)
+    token_bytes = kv_bytes_per_token(checkpoint.config, checkpoint.dtype)
     return Engine(checkpoint, Letters(), EngineLimits(kv_bytes=KV_TOKENS * token_bytes))
 
 

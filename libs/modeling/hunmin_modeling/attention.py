@@ -1,7 +1,7 @@
 """Attention for packed batches of many sequences, and the batch over the KV pool.
 
-Decoding copies no key and no value: each block of keys is multiplied, where it lies, with the query of the sequence
-that owns it, and each value is weighted and summed where it lies. Must not know models, schedules or text.
+Decoding copies no key and no value: both are weighted and summed where they lie, blocks that several sequences share
+included. Must not know models, schedules or text.
 """
 
 from collections.abc import Sequence
@@ -40,22 +40,20 @@ class Span:
 
 @dataclass(frozen=True)
 class _Decode:
-    """How the single queries of n sequences meet N rows of keys, each a block: those of `stretches`, then of `copied`.
+    """How the single queries of n sequences meet at most m blocks each: all is weighted sums of the pool's rows.
 
-    A stretch is read where it lies, with the blocks of others in it; a block that several sequences hold is copied out
-    for all but one. Place p of n * m is block p % m of sequence p // m. Values are summed head by head, sequence by
-    sequence, token by token: T tokens in all.
+    A head's scores in a block are the sum of the block's head_dim rows of keys, each of block_size, by the query's
+    weights. What it attends to is the sum of its sequence's rows of values, each of head_dim, by the softmax's weights.
     """
 
     queries: int
-    stretches: list[tuple[int, int]]  # first block and end in the pool
-    copied: Tensor | None
-    owner: Tensor  # [N] the sequence of each row; any for a block that is nobody's here
-    to_sequence: Tensor  # [n * m] the row of each place; any row where there is none
-    mask: Tensor  # [n, 1, m, block_size] 0 where a key is, else -inf
-    values: Tensor  # [heads * T] which row of a layer's values is summed, each of head_dim
-    weights: Tensor  # [heads * T] where its weight lies in [n, heads, m, block_size]
-    begins: Tensor  # [heads * n] the first of each sum
+    mask: Tensor  # [n, 1, m * block_size] 0 where a key is, else -inf
+    key_rows: Tensor  # [N * head_dim] of a layer's keys, for N pairs of a head and a block, by sequence, head and block
+    key_owner: Tensor  # [N] which row of [n * heads] is the query
+    key_begins: Tensor  # [n * heads * m] the first of each sum, which is empty past a sequence's last block
+    value_rows: Tensor  # [heads * T] of a layer's values, for T tokens in all, by sequence, head and token
+    value_weights: Tensor  # [heads * T] where the weight lies in [n, heads, m * block_size]
+    value_begins: Tensor  # [n * heads] the first of each sum
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ class _Chunk:
 class PackedBatch:
     """What attention must know of one batch: where each token's key goes, and which keys each query sees.
 
-    Made once a step and read by every layer. Single-token spans that come first are decoded together in a few products,
-    if there are two at least; every other span runs alone.
+    Made once a step and read by every layer. Single-token spans that come first are decoded together; every other span
+    runs alone.
     """
 
     def __init__(self, pool: KvPool, spans: Sequence[Span]) -> None:
@@ -99,8 +97,6 @@ class PackedBatch:
         if len(fresh):
             pool.clear(fresh)
         singles = next((i for i, span in enumerate(spans) if span.count > 1), len(spans))
-        if singles == 1:
-            singles = 0
         self.decode = _decode(spans[:singles], pool) if singles else None
         self.chunks: list[_Chunk] = []
         begin = singles
@@ -119,83 +115,48 @@ class PackedBatch:
             result[0, : self.decode.queries] = _attend_decode(self.pool, layer, query, self.decode, scaling)
         for chunk in self.chunks:
             rows = slice(chunk.begin, chunk.end)
-            # A single query is four times faster in float32 than in SDPA's kernel for bfloat16, copying included.
-            dtype = torch.float32 if chunk.count == 1 else query.dtype
             if chunk.blocks is None:
-                keys, values = key[0, :, rows].to(dtype), value[0, :, rows].to(dtype)
+                keys, values = key[0, :, rows], value[0, :, rows]
             else:
-                keys, values = self.pool.read(layer, chunk.blocks, chunk.length, dtype=dtype)
-            result[0, rows] = _attend_chunk(query[0, :, rows].to(dtype), keys, values, chunk, scaling).transpose(0, 1)
+                keys, values = self.pool.read(layer, chunk.blocks, chunk.length, dtype=query.dtype)
+            result[0, rows] = _attend_chunk(query[0, :, rows], keys, values, chunk, scaling).transpose(0, 1)
         return result
 
 
 def _decode(spans: Sequence[Span], pool: KvPool) -> _Decode:
-    size = pool.block_size
-    used = [span.blocks[: span.start // size + 1] for span in spans]
-    counts = np.array([len(blocks) for blocks in used])
-    n, most = len(spans), int(counts.max())
-    blocks = np.concatenate([np.asarray(b, dtype=np.int64) for b in used])
-    sequence = np.repeat(np.arange(n), counts)
-    place = sequence * most + np.arange(len(blocks)) - np.repeat(np.cumsum(counts) - counts, counts)
-    stretches, row, copied = _layout(blocks)
-    width = sum(end - first for first, end in stretches) + len(copied)
-    owner = np.zeros(width, np.int64)
-    owner[row] = sequence
-    to_sequence = np.zeros(n * most, np.int64)
-    to_sequence[place] = row
+    size, width, heads = pool.block_size, pool.head_dim, pool.query_heads
     lengths = np.array([span.start + 1 for span in spans])
-    values, weights, begins = _sums(blocks, counts, lengths, pool)
-    mask = np.where(np.arange(most * size) < lengths[:, None], np.float32(0), np.float32("-inf"))
+    counts = (lengths - 1) // size + 1
+    n, most = len(spans), int(counts.max())
+    is_block = np.arange(most) < counts[:, None]  # [n, m]
+    is_token = np.arange(most * size) < lengths[:, None]
+    blocks = np.zeros((n, most), np.int64)
+    blocks[is_block] = np.concatenate([span.blocks[:count] for span, count in zip(spans, counts, strict=True)])
+    # By sequence, head and block: where the pool has that block's part of the head, and where there is one.
+    parts = blocks[:, None] * pool.kv_heads + np.arange(heads)[:, None] * pool.kv_heads // heads
+    is_part = np.repeat(is_block[:, None], heads, axis=1)
+    is_value = np.repeat(is_token[:, None], heads, axis=1)
+    key_rows = parts[is_part][:, None] * width + np.arange(width)
+    value_rows = (parts[..., None] * size + np.arange(size)).reshape(is_value.shape)[is_value]
     return _Decode(
         queries=n,
-        stretches=stretches,
-        copied=torch.from_numpy(blocks[copied]) if len(copied) else None,
-        owner=torch.from_numpy(owner),
-        to_sequence=torch.from_numpy(to_sequence),
-        mask=torch.from_numpy(mask).view(n, 1, most, size),
-        values=torch.from_numpy(values),
-        weights=torch.from_numpy(weights),
-        begins=torch.from_numpy(begins),
+        mask=torch.from_numpy(np.where(is_token, np.float32(0), np.float32("-inf")))[:, None],
+        key_rows=_tensor(key_rows.ravel()),
+        key_owner=_tensor(np.nonzero(is_part.reshape(n * heads, most))[0]),
+        key_begins=_tensor(_begins(is_part.ravel() * width)),
+        value_rows=_tensor(value_rows),
+        value_weights=_tensor(np.flatnonzero(is_value)),
+        value_begins=_tensor(_begins(np.repeat(lengths, heads))),
     )
 
 
-def _sums(blocks: _Integers, counts: _Integers, lengths: _Integers, pool: KvPool) -> tuple[_Integers, ...]:
-    """Return `values`, `weights` and `begins` of sequences with so many of `blocks`, and so many tokens in them."""
-    size, kv_heads = pool.block_size, pool.kv_heads
-    heads = np.arange(pool.query_heads)[:, None]
-    firsts = np.cumsum(lengths) - lengths
-    sequence = np.repeat(np.arange(len(lengths)), lengths)  # [T]
-    position = np.arange(len(sequence)) - firsts[sequence]
-    block = blocks[(np.cumsum(counts) - counts)[sequence] + position // size]
-    values = (block * kv_heads + heads * kv_heads // pool.query_heads) * size + position % size  # [heads, T]
-    weights = (sequence * pool.query_heads + heads) * (counts.max() * size) + position
-    return values.ravel(), weights.ravel(), (heads * len(sequence) + firsts).ravel()
+def _begins(lengths: _Integers) -> _Integers:
+    return np.cumsum(lengths) - lengths
 
 
-# Each stretch is a product of its own, which costs some microseconds a layer: so few, and none that copying matches.
-_MOST_STRETCHES = 4
-_LEAST_STRETCH = 8
-_LONGEST_GAP = 2
-
-
-def _layout(blocks: _Integers) -> tuple[list[tuple[int, int]], Any, Any]:
-    """Return the stretches to read in place, the row of each of `blocks`, and which of them are to be copied out."""
-    distinct, first_at = np.unique(blocks, return_index=True)
-    breaks = np.flatnonzero(np.diff(distinct) > _LONGEST_GAP + 1) + 1
-    runs = np.split(np.arange(len(distinct)), breaks)
-    if len(runs) > 1:
-        runs = sorted((run for run in runs if len(run) >= _LEAST_STRETCH), key=len, reverse=True)[:_MOST_STRETCHES]
-    stretches: list[tuple[int, int]] = []
-    row = np.full(len(blocks), -1, np.int64)
-    width = 0
-    for run in runs:
-        first, end = int(distinct[run[0]]), int(distinct[run[-1]]) + 1
-        row[first_at[run]] = width + distinct[run] - first
-        stretches.append((first, end))
-        width += end - first
-    copied = np.flatnonzero(row < 0)
-    row[copied] = width + np.arange(len(copied))
-    return stretches, row, copied
+def _tensor(integers: _Integers) -> Tensor:
+    """In 32 bits: half as much to read, and a pool of 2**31 rows of a layer is out of reach."""
+    return torch.from_numpy(integers.astype(np.int32))
 
 
 # Up to here plain products take half of the time of SDPA's kernel; past it the scores leave the cache.
@@ -204,14 +165,13 @@ _SMALL_COUNT, _SMALL_SCORES = 128, 20_000
 
 def _chunk(span: Span, begin: int, size: int) -> _Chunk:
     length, end = span.start + span.count, begin + span.count
-    is_first, is_lone = span.start == 0, span.count == 1
+    is_first = span.start == 0
     bias = mask = None
-    if not is_lone:
-        seen = torch.arange(length)[None] <= torch.arange(span.start, length)[:, None]
-        if span.count <= _SMALL_COUNT and span.count * length <= _SMALL_SCORES:
-            bias = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
-        elif not is_first:
-            mask = seen
+    seen = torch.arange(length)[None] <= torch.arange(span.start, length)[:, None]
+    if span.count <= _SMALL_COUNT and span.count * length <= _SMALL_SCORES:
+        bias = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
+    elif not is_first:
+        mask = seen
     blocks: slice | Tensor | None = None
     if not is_first:
         used = span.blocks[: (length - 1) // size + 1]
@@ -242,39 +202,22 @@ def _attend_chunk(query: Tensor, keys: Tensor, values: Tensor, chunk: _Chunk, sc
 
 def _attend_decode(pool: KvPool, layer: int, query: Tensor, plan: _Decode, scaling: float) -> Tensor:
     """Return [n, heads, head_dim] for the first n queries of `query` [1, heads, T, head_dim]."""
-    n, rows = plan.queries, plan.owner.shape[0]
-    heads, width = query.shape[1], query.shape[3]
-    kv_heads, size = pool.keys[layer].shape[1:3]
-    groups = heads // kv_heads
-    queries = query[0, :, :n].transpose(0, 1).index_select(0, plan.owner)  # [N, heads, head_dim]
-    queries = queries.view(rows * kv_heads, groups, width)
-    scores = _multiply(queries, pool.keys[layer], plan)  # [N * kv_heads, groups, block_size]
-    scores = scores.view(rows, heads * size).index_select(0, plan.to_sequence)
-    scores = scores.view(n, -1, heads, size).transpose(1, 2)  # [n, heads, m, block_size]
-    weights = torch.add(plan.mask, scores, alpha=scaling).flatten(2).softmax(-1)  # float32 [n, heads, m * block_size]
-    # The fastest of torch's ways to sum rows: half of the time of products of blocks, and no row is read in vain.
+    n, heads, width = plan.queries, pool.query_heads, pool.head_dim
+    queries = query[0, :, :n].transpose(0, 1).reshape(n * heads, width).index_select(0, plan.key_owner)
+    # The fastest of torch's ways: no key and no value is copied, and none is read in vain.
+    scores = F.embedding_bag(
+        plan.key_rows,
+        pool.keys[layer].view(-1, pool.block_size),
+        plan.key_begins,
+        per_sample_weights=queries.to(pool.dtype).view(-1),
+        mode="sum",
+    ).view(n, heads, -1)
+    weights = torch.add(plan.mask, scores, alpha=scaling).softmax(-1)  # float32 [n, heads, m * block_size]
     result = F.embedding_bag(
-        plan.values,
+        plan.value_rows,
         pool.values[layer].view(-1, width),
-        plan.begins,
-        per_sample_weights=weights.to(query.dtype).view(-1).index_select(0, plan.weights),
+        plan.value_begins,
+        per_sample_weights=weights.to(pool.dtype).view(-1).index_select(0, plan.value_weights),
         mode="sum",
     )
-    return result.view(heads, n, width).transpose(0, 1)
-
-
-def _multiply(left: Tensor, pool: Tensor, plan: _Decode) -> Tensor:
-    """Multiply `left` [N * kv_heads, groups, head_dim] with the keys in `pool` [blocks, kv_heads, size, head_dim]."""
-    parts = [pool[first:end] for first, end in plan.stretches]
-    if plan.copied is not None:
-        parts.append(pool.index_select(0, plan.copied))
-    matrices = [part.flatten(0, 1).transpose(1, 2) for part in parts]  # [rows * kv_heads, head_dim, block_size]
-    if len(matrices) == 1:
-        return torch.bmm(left, matrices[0])
-    result = left.new_empty(left.shape[0], left.shape[1], matrices[0].shape[2])
-    begin = 0
-    for matrix in matrices:
-        end = begin + matrix.shape[0]
-        torch.bmm(left[begin:end], matrix, out=result[begin:end])
-        begin = end
-    return result
+    return result.view(n, heads, width).to(query.dtype)

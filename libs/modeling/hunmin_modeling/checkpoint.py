@@ -44,7 +44,7 @@ class Checkpoint:
 
     @property
     def activation_dtype(self) -> torch.dtype:
-        """What it computes in, keys and values included."""
+        """What it computes in. Keys and values are kept in `dtype`."""
         return self.model.activation_dtype
 
     @property

@@ -61,7 +61,7 @@ VARIANTS = [
 
 def packed_logits(checkpoint: Checkpoint, ids: torch.Tensor, schedule: list[Parts]) -> torch.Tensor:
     """Run the two sequences `ids` [2, T] in the parts of `schedule` and return the logits [2, T, vocab]."""
-    pool = KvPool(checkpoint.config, blocks=20, block_size=8, dtype=checkpoint.activation_dtype)
+    pool = KvPool(checkpoint.config, blocks=20, block_size=8, dtype=checkpoint.dtype)
     found = torch.zeros(*ids.shape, checkpoint.vocab_size)
     for parts in schedule:
         batch = PackedBatch(pool, [Span(BLOCKS[i], start, count) for i, start, count in parts])
@@ -178,7 +178,7 @@ class TestServed:
         assert checkpoint.architecture == "LlamaForCausalLM"
         assert checkpoint.parameters == tiny_model("llama", context_length=64).num_parameters()
         assert (checkpoint.context_length, checkpoint.vocab_size, checkpoint.end_ids) == (64, 97, {0})
-        assert kv_bytes_per_token(checkpoint.config, checkpoint.activation_dtype) == 2 * 2 * 2 * 8 * 4
+        assert kv_bytes_per_token(checkpoint.config, checkpoint.dtype) == 2 * 2 * 2 * 8 * 4
 
     def test_has_frozen_weights_and_a_digest_of_them(self, tmp_path: Path) -> None:
         one = load_checkpoint(save_tiny_checkpoint(tmp_path / "one", "gpt2", seed=1))

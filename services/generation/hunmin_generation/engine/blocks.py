@@ -32,10 +32,9 @@ def next_key(key: Key, tokens: "array[int]") -> Key:
 class BlockPool:
     """Hands out blocks in the order of their numbers, around and around: what is taken together lies together.
 
-    Attention reads neighbours where they lie, and copies what is scattered. Content that nobody holds goes when the
-    hand passes it, unless it was used since the hand passed last (the CLOCK policy, Corbato 1968). While there are
-    blocks that were never used no content goes, and the rounds become longer only as they fill up: memory that is not
-    needed is not touched.
+    So attention reads memory in its order. Content that nobody holds goes when the hand passes it, unless it was used
+    since the hand passed last (the CLOCK policy, Corbato 1968). While there are blocks that were never used no content
+    goes, and the rounds become longer only as they fill up: memory that is not needed is not touched.
     """
 
     def __init__(self, count: int, *, block_size: int) -> None:

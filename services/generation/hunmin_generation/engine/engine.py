@@ -193,7 +193,7 @@ def _internal() -> HunminError:
 
 
 def _block_count(checkpoint: Checkpoint, limits: EngineLimits) -> int:
-    token_bytes = kv_bytes_per_token(checkpoint.config, checkpoint.activation_dtype)
+    token_bytes = kv_bytes_per_token(checkpoint.config, checkpoint.dtype)
     count = limits.kv_bytes // (token_bytes * limits.block_size)
     if count < 1:
         raise HunminError(

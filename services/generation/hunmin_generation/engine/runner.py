@@ -59,7 +59,7 @@ class Runner:
         """Reserve the pool. Only the first `vocab_size` tokens may be drawn: models pad their vocabulary."""
         self.checkpoint = checkpoint
         self._vocab_size = vocab_size
-        self.pool = KvPool(checkpoint.config, blocks=blocks, block_size=block_size, dtype=checkpoint.activation_dtype)
+        self.pool = KvPool(checkpoint.config, blocks=blocks, block_size=block_size, dtype=checkpoint.dtype)
 
     def run(self, tasks: Rows[Task], copies: Rows[Copy] = ()) -> list[Outcome]:
         """Make `copies`, then run every task in one forward pass and return their outcomes, in order."""
