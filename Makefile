@@ -70,8 +70,7 @@ test-cluster-jobs: setup ## the contract suite of job backends on a real cluster
 	@test -n "$${KUBECONFIG:-}" || { echo "set KUBECONFIG to the file of a cluster for tests"; exit 2; }
 	@test -n "$${TRAINER_IMAGE:-}" || e2e/trainer_image.sh
 	@TEST_KUBECONFIG="$$KUBECONFIG" TEST_TRAINER_IMAGE="$${TRAINER_IMAGE:-localhost/hunmin-tuning:test}" \
-		$(BIN)/pytest services/tuning/tests/jobs/test_job_backends.py services/tuning/tests/jobs/test_pytorchjob.py \
-		-k "cluster or TwoPods"
+		$(BIN)/pytest services/tuning/tests/jobs -k "cluster or TwoPods"
 
 test-faults: setup ## the long tests in which processes are killed at random moments
 	@$(BIN)/pytest --timeout 900 e2e/faults

@@ -103,6 +103,12 @@ class RealCluster:
         selector = f"hunmin.dev/tuning-job={job_id}"
         return list(self.core.list_namespaced_pod(self.namespace, label_selector=selector).items)
 
+    def objects(self) -> list[str]:
+        """Return the names of every pod and job that there is."""
+        jobs = self._jobs.list_namespaced_custom_object("kubeflow.org", "v1", self.namespace, "pytorchjobs")["items"]
+        pods = self.core.list_namespaced_pod(self.namespace).items
+        return [job["metadata"]["name"] for job in jobs] + [pod.metadata.name for pod in pods]
+
     def job(self, job_id: str) -> Any:
         """Return the job's object."""
         return self._jobs.get_namespaced_custom_object(**self._object(job_id))

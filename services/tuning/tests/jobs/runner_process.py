@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Studio:
         self.plan = plan
 
     async def prepare(self, claim: Claim, folder: Path) -> None:
+        shutil.copy(TRAINER, folder)  # a pod has nothing but its folder
         (folder / "plan.json").write_text(json.dumps(self.plan))
 
     async def publish(self, claim: Claim, folder: Path) -> str:

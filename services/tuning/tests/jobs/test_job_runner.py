@@ -9,7 +9,9 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from hunmin_kit.data import Database
 from hunmin_kit.data.migrations import Chain
 from hunmin_kit.testing.postgres import fresh_database
 from hunmin_tuning.jobs.backends.local import MARK
+from hunmin_tuning.jobs.backends.pytorchjob.manifest import FOLDER
 from hunmin_tuning.jobs.claims import Claim, Claims
 from hunmin_tuning.jobs.registry import Registry
 from hunmin_tuning.jobs.runner import Runner
@@ -32,7 +35,7 @@ SCRIPT = Path(__file__).parent / "runner_process.py"
 _spec = importlib.util.spec_from_file_location("runner_process", SCRIPT)
 runner_process = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(runner_process)
-LIMITS, Studio = runner_process.LIMITS, runner_process.Studio
+LIMITS, TRAINER, Studio = runner_process.LIMITS, runner_process.TRAINER, runner_process.Studio
 
 ACCOUNT = "acct_1"
 SLOW = {"steps": 40, "step_s": 0.02}
@@ -69,6 +72,10 @@ class Workshop:
                 continue
         return found
 
+    def left(self) -> list[Any]:
+        """Whatever of its trainers there still is."""
+        return self.processes()
+
     def trainers(self) -> list[int]:
         return [process.pid for process in self.processes() if process.name() != "sh"]
 
@@ -93,7 +100,7 @@ class Workshop:
                 service.kill()
 
     async def until(self, job_id: str, is_so: Callable[[JobInfo], bool]) -> JobInfo:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not is_so(info := await self.registry.find(ACCOUNT, job_id)):  # noqa: ASYNC110  # the event is in the database
                 await asyncio.sleep(0.01)
             return info
@@ -331,25 +338,53 @@ class TestStopOfTheService:
 EDGES = ["added", "prepare", "prepared", "running", "crash", "publish", "succeeded", "stopped service"]
 
 
+class ClusterWorkshop(Workshop):
+    """One whose trainers are pods."""
+
+    def __init__(self, database: Database, url: str, folder: Path, cluster: Any) -> None:
+        super().__init__(database, url, folder)
+        limits = replace(LIMITS, lease_s=20.0)
+        self.claims, self.registry = Claims(database, limits), Registry(database, limits)
+        self.cluster = cluster
+        self.backend = cluster.backend(["python", "-S", f"{FOLDER}/{TRAINER.name}"], grace_s=4)
+
+    def left(self) -> list[Any]:
+        return self.cluster.objects()
+
+
 class TestCancel:
     def test_at_every_edge_ends_in_cancelled_or_succeeded_and_leaves_no_process(self, tmp_path: Path):
-        with asyncio.Runner() as runner:
-            stack = _database()
-            url, database = runner.run(anext(stack))
+        delays_s = st.sampled_from([0, 0.001, 0.01, 0.05])
+        _cancel_at_edges(Workshop, tmp_path, delays_s, examples=30)
 
-            @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-            @given(edge=st.sampled_from(EDGES), delay_s=st.sampled_from([0, 0.001, 0.01, 0.05]), ignores=st.booleans())
-            def check(edge: str, delay_s: float, ignores: bool) -> None:
-                folder = tmp_path / secrets.token_hex(6)
-                folder.mkdir()
-                runner.run(
-                    _cancel_at(Workshop(database, url, folder), edge, delay_s, ignores and edge != "stopped service")
-                )
+    @pytest.mark.timeout(1800)
+    def test_on_a_cluster_too_and_leaves_no_pod(self, tmp_path: Path, cluster: Any):
+        delays_s = st.sampled_from([0, 0.1, 1, 4])
+        _cancel_at_edges(partial(ClusterWorkshop, cluster=cluster), tmp_path, delays_s, examples=16)
 
-            try:
-                check()
-            finally:
-                runner.run(anext(stack, None))
+
+def _cancel_at_edges(
+    workshop_of: Callable[[Database, str, Path], Workshop],
+    tmp_path: Path,
+    delays_s: st.SearchStrategy[float],
+    examples: int,
+) -> None:
+    with asyncio.Runner() as runner:
+        stack = _database()
+        url, database = runner.run(anext(stack))
+
+        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(edge=st.sampled_from(EDGES), delay_s=delays_s, ignores=st.booleans())
+        def check(edge: str, delay_s: float, ignores: bool) -> None:
+            folder = tmp_path / secrets.token_hex(6)
+            folder.mkdir()
+            workshop = workshop_of(database, url, folder)
+            runner.run(_cancel_at(workshop, edge, delay_s, ignores and edge != "stopped service"))
+
+        try:
+            check()
+        finally:
+            runner.run(anext(stack, None))
 
 
 async def _cancel_at(workshop: Workshop, edge: str, delay_s: float, ignores: bool) -> None:
@@ -397,7 +432,7 @@ async def _cancel_at(workshop: Workshop, edge: str, delay_s: float, ignores: boo
     async with workshop.running():
         info = await workshop.end(job)
         await workshop.is_tidy(job)
-    assert workshop.processes() == []
+    assert workshop.left() == []
     assert info.state == ("cancelled" if accepted[0] else "succeeded")
     assert (job in workshop.studio.published()) == (info.state == "succeeded")
     states = await workshop.states(job)
