@@ -61,10 +61,7 @@ class Call(Generic[T]):
         """Return query and body; what is None is left out, so that the server's default holds."""
         arguments: dict[str, Any] = {"params": {name: value for name, value in self.query.items() if value is not None}}
         if isinstance(self.body, BaseModel):
-            try:
-                arguments["content"] = self.body.model_dump_json(exclude_none=True)
-            except PydanticSerializationError as error:
-                raise _no_text(error) from None
+            arguments["content"] = as_json(self.body)
             arguments["headers"] = {"content-type": "application/json"}
         elif self.body is not None:
             arguments["json"] = self.body
@@ -115,6 +112,14 @@ class Poll(Generic[T]):
         """Raise TimeoutError if there is no time to ask again."""
         if self.within_s is not None and waited_s + self.every_s > self.within_s:
             raise TimeoutError(f"{self.call.method} {self.call.path} did not come to an end in {self.within_s:g} s.")
+
+
+def as_json(body: BaseModel) -> str:
+    """Return `body` as JSON without what is None, so that the server's default holds."""
+    try:
+        return body.model_dump_json(exclude_none=True)
+    except PydanticSerializationError as error:
+        raise _no_text(error) from None
 
 
 def segment(value: str) -> str:

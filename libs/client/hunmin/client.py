@@ -1,6 +1,5 @@
 """The clients: `Client` blocks, `AsyncClient` is awaited; otherwise they are the same, since both are a `Studio`."""
 
-import base64
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -10,10 +9,11 @@ from typing import Any, Literal, Self
 
 import httpx
 from hunmin_contracts.generation import Message, ModelList, ScoreBody, ScoreResponse
-from hunmin_contracts.gradients import Candidates, GradientBody, GradientExample, GradientResponse
+from hunmin_contracts.gradients import Candidates, GradientBatch, GradientExample, GradientResponse
+from hunmin_contracts.peft import WEIGHTS_FILE
 from hunmin_contracts.usage import UsagePage, UsageRow
 
-from hunmin.call import Call, Pages, model
+from hunmin.call import Call, Pages, as_json, model
 from hunmin.datasets import Datasets
 from hunmin.errors import MissingKeyError
 from hunmin.products import Products
@@ -77,13 +77,12 @@ class Studio(Resource[SenderT]):
         saliency: bool = False,
         candidates: Candidates | None = None,
     ) -> Call[GradientResponse]:
-        """Return the loss of a batch and its gradient at the rows of `soft_prompt` (see `GradientBody`).
+        """Return the loss of a batch and its gradient at the rows of `soft_prompt` (see `GradientBatch`).
 
         `soft_prompt` is a safetensors file with `prompt_embeddings` [n_virtual, d_model].
         """
-        body = GradientBody(
+        batch = GradientBatch(
             model=model,
-            soft_prompt=None if soft_prompt is None else base64.b64encode(soft_prompt).decode(),
             slots=None if slots is None else [*slots],
             examples=[*examples],
             reduction=reduction,
@@ -91,7 +90,10 @@ class Studio(Resource[SenderT]):
             saliency=saliency,
             candidates=candidates,
         )
-        return Call("POST", "gradients", _gradients, body=body)
+        if soft_prompt is None:
+            return Call("POST", "gradients", _gradients, body=batch)
+        files = {"soft_prompt": (WEIGHTS_FILE, soft_prompt)}
+        return Call("POST", "gradients", _gradients, form={"request": as_json(batch)}, files=files)
 
     @iterates
     def usage(

@@ -24,10 +24,20 @@ REVIEWS = [
 ]
 
 
+def parts_of(request: httpx.Request) -> dict[str, bytes]:
+    """The parts of a form, by name."""
+    boundary = request.headers["content-type"].partition("boundary=")[2]
+    parts = {}
+    for part in request.read().split(f"--{boundary}".encode())[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        parts[head.partition(b'name="')[2].partition(b'"')[0].decode()] = content.removesuffix(b"\r\n")
+    return parts
+
+
 def half_square(request: httpx.Request) -> httpx.Response:
     """A server whose loss is half the sum of the rows' squares: its gradient is the rows."""
-    body = json.loads(request.content)
-    rows = load(base64.b64decode(body["soft_prompt"]))[TENSOR]
+    parts = parts_of(request)
+    body, rows = json.loads(parts["request"]), load(parts["soft_prompt"])[TENSOR]
     gradient = base64.b64encode(save({"gradient": rows})).decode()
     reply = {
         "loss": float(rows.square().sum() / 2),
@@ -65,7 +75,7 @@ class TestAutograd:
         sent = []
 
         def answer(request: httpx.Request) -> httpx.Response:
-            sent.append(json.loads(request.content))
+            sent.append(json.loads(parts_of(request)["request"]))
             return half_square(request)
 
         with Client(api_key="k", transport=httpx.MockTransport(answer)) as client:

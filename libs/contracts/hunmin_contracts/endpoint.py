@@ -41,6 +41,7 @@ class StreamEndpoint(Generic[RequestT, EventT]):
     request: type[RequestT]
     event: type[EventT]
     is_endless: bool = False
+    takes_file: bool = False  # its body is an UploadEndpoint's
 
 
 @dataclass(frozen=True)

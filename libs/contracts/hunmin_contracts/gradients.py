@@ -10,6 +10,7 @@ from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.soft_prompts import SlotSizes
 
+MAX_BASE64_CHARACTERS = 2**20
 # A token id, or -1 - k for row k of the soft prompt.
 PromptToken = Annotated[int, Field(ge=-(2**20), lt=2**31, strict=True)]  # true is no token
 
@@ -46,15 +47,14 @@ class Candidates(Schema):
     top_k: int = Field(default=10, ge=1, le=100)
 
 
-class GradientBody(Schema):
+class GradientBatch(Schema):
     """A batch: the loss is `reduction` over all target tokens, and the gradient is of that loss.
 
-    `soft_prompt` is base64 of a safetensors file with `prompt_embeddings` [n_virtual, d_model]; it may be left out if
-    `model` names a soft prompt, or if only saliency or candidates are wanted.
+    It is taken at the rows of a soft prompt: of a safetensors file with `prompt_embeddings` [n_virtual, d_model] that
+    comes with the batch, else of what `model` names. There may be none if only saliency or candidates are wanted.
     """
 
     model: ModelName
-    soft_prompt: str | None = Field(default=None, max_length=8 * 2**20)
     slots: SlotSizes | None = None
     examples: list[GradientExample] = Field(min_length=1, max_length=256)
     reduction: Literal["mean", "sum"] = "mean"
@@ -63,10 +63,18 @@ class GradientBody(Schema):
     candidates: Candidates | None = None
 
 
-class GradientRequest(GradientBody):
-    """A batch of an account."""
+class GradientBody(GradientBatch):
+    """A batch and in it, as base64, its file. One that is too large for that is a part of a form beside the batch."""
+
+    # Whoever decodes it checks its length: pydantic's error would hold two copies of what is too long.
+    soft_prompt: str | None = Field(default=None, json_schema_extra={"maxLength": MAX_BASE64_CHARACTERS})
+
+
+class GradientRequest(GradientBatch):
+    """A batch of an account; `has_soft_prompt`: the file that comes with it is one, else it is empty."""
 
     account_id: AccountId
+    has_soft_prompt: bool = False
 
 
 class SalientToken(Schema):
@@ -144,4 +152,4 @@ class GradientEvent(RootModel[Annotated[GradientProgress | GradientResult, Field
     """One line of the stream between services; the gateway answers with the response alone."""
 
 
-GRADIENTS = StreamEndpoint("POST", "/v1/gradients", GradientRequest, GradientEvent)
+GRADIENTS = StreamEndpoint("POST", "/v1/gradients", GradientRequest, GradientEvent, takes_file=True)

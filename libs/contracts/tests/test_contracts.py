@@ -11,7 +11,7 @@ import pytest
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
 from hunmin_contracts.errors import ERRORS, ErrorCode, HunminError, Problem, reference_page
 from hunmin_contracts.generation import ScoreBody
-from hunmin_contracts.gradients import GradientBody
+from hunmin_contracts.gradients import GradientBatch
 from hunmin_contracts.ids import new_account_id, new_api_key_id, new_request_id
 from hunmin_contracts.peft import AdapterConfig, adapter_of
 from hunmin_contracts.schema import Schema
@@ -90,7 +90,7 @@ SCORED = {"model": "m", "prompt": "a", "continuations": ["b"]}
 
 @pytest.mark.parametrize("slots", ["[]", "[0]", "[1025]", "[1024, 1]", f"[{'9' * 4300}, {'9' * 4300}]"])
 def test_slots_are_of_a_soft_prompt_that_there_can_be(slots: str) -> None:
-    fields = {Manifest: {}, GradientBody: EXAMPLES, ImportRequest: {"account_id": "a", "name": "a", "model": "m"}}
+    fields = {Manifest: {}, GradientBatch: EXAMPLES, ImportRequest: {"account_id": "a", "name": "a", "model": "m"}}
     for message, others in fields.items():
         wrong = json.dumps(others | {"slots": "HERE"}).replace('"HERE"', slots)
         with pytest.raises(ValidationError, match="slots"):
@@ -101,7 +101,7 @@ def test_slots_are_of_a_soft_prompt_that_there_can_be(slots: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "m" * 201, "a\u0000", "a\n"])
 def test_a_models_name_can_be_stored(name: str) -> None:
-    for message, fields in ((ScoreBody, SCORED), (GradientBody, EXAMPLES)):
+    for message, fields in ((ScoreBody, SCORED), (GradientBatch, EXAMPLES)):
         assert message.model_validate(fields)
         with pytest.raises(ValidationError, match="model"):
             message.model_validate(fields | {"model": name})

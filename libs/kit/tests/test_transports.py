@@ -26,6 +26,7 @@ from kit_sample.contract import (
     IN_FOLDER,
     PUT_FILE,
     PUT_FOLDER,
+    READ_FILE,
     RELAY,
     SLEEP,
     STATE,
@@ -119,6 +120,18 @@ async def test_upload_is_refused_as_a_call_is(services: Running, client: Client)
     ]:
         reply = await http.put("/v1/folders/a/file", content=body)
         assert (reply.status_code, said in reply.json()["detail"]) == (400, True), reply.text
+
+
+async def test_a_stream_may_take_a_file(client: Client) -> None:
+    request = FileRequest(folder="a", title="훈민\n정음" * 3000)
+    async with client.stream(READ_FILE, request, pieces(b"1\n", b"2", b"\n3")) as events:
+        assert [event.root.text async for event in events] == ["1\n", "2\n", "3"]
+    async with client.stream(READ_FILE, request) as events:
+        assert [event async for event in events] == []
+    with pytest.raises(HunminError) as caught:
+        async with client.stream(READ_FILE, FileRequest(folder="a", title="b", fail="expected"), pieces(b"x")):
+            pass
+    assert caught.value.code == ErrorCode.OVERLOADED
 
 
 async def test_stream_arrives_event_by_event(client: Client) -> None:

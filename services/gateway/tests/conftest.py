@@ -205,7 +205,8 @@ class Parrot:
                 self.running -= request.n
 
         @serve(router, GRADIENTS)
-        async def gradients(request: GradientRequest) -> AsyncIterator[GradientEvent]:
+        async def gradients(request: GradientRequest, file: BinaryIO) -> AsyncIterator[GradientEvent]:
+            self.soft_prompt = file.read() if request.has_soft_prompt else None
             self.running += 1
             try:
                 async for event in _differentiate(request):

@@ -1,6 +1,8 @@
 """Gradients at the gateway: one answer, and a row of usage that is right however the call ends."""
 
 import asyncio
+import base64
+import json
 import time
 
 import httpx
@@ -77,6 +79,8 @@ class TestGradients:
             ({"reduction": "none"}, "reduction"),
             ({"gradient_format": "pickle"}, "gradient_format"),
             ({"candidates": {"positions": [-1]}}, "candidates.positions.0"),
+            ({"soft_prompt": "no base64!"}, "soft_prompt"),
+            ({"soft_prompt": "A" * (2**20 + 4)}, "soft_prompt"),
         ],
     )
     async def test_refuse_what_they_do_not_know(self, studio, fields, param):
@@ -84,6 +88,34 @@ class TestGradients:
         assert (response.status_code, response.json()["details"]["param"]) == (400, param)
         assert response.headers["content-type"] == "application/problem+json"
         assert await studio.usage() == []
+
+    async def test_take_a_soft_prompt_in_the_json_or_beside_it(self, studio):
+        file = bytes(range(256))
+        response = await studio.http.post(PATH, json=body(soft_prompt=base64.b64encode(file).decode()))
+        assert (response.status_code, studio.parrot.soft_prompt) == (200, file)
+        large = file * 2**14
+        form = {"data": {"request": json.dumps(body(None, None))}, "files": {"soft_prompt": ("x", large)}}
+        response = await studio.http.post(PATH, **form)
+        assert (response.status_code, studio.parrot.soft_prompt) == (200, large)
+        assert len(response.json()["examples"]) == 2
+        assert (await studio.http.post(PATH, json=body())).status_code == 200
+        assert studio.parrot.soft_prompt is None
+
+    @pytest.mark.parametrize(
+        ("data", "files", "param"),
+        [
+            ({}, {"soft_prompt": b"x"}, "request"),
+            ({"request": json.dumps(body())}, {"other": b"x"}, "other"),
+            ({"request": json.dumps(body())}, {"soft_prompt": b""}, "soft_prompt"),
+            ({"request": json.dumps(body(typo=1))}, {"soft_prompt": b"x"}, "typo"),
+            ({"request": json.dumps(body(soft_prompt="eA=="))}, {"soft_prompt": b"x"}, "soft_prompt"),
+            ({"soft_prompt": "x"}, {"request": b"x"}, "request"),
+        ],
+    )
+    async def test_refuse_a_form_that_is_not_theirs(self, studio, data, files, param):
+        sent = {name: ("x", content) for name, content in files.items()}
+        response = await studio.http.post(PATH, data=data, files=sent)
+        assert (response.status_code, response.json()["details"]["param"]) == (400, param), response.text
 
     async def test_need_a_key(self, studio):
         async with httpx.AsyncClient(base_url=studio.url) as http:

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +79,33 @@ async def service(folder: Path) -> AsyncIterator[Running]:
         yield services
 
 
-def encoded(rows: Tensor = ROWS, manifest: Manifest | None = None) -> str:
-    return base64.b64encode(write_file(rows, manifest or Manifest())).decode()
+def file_of(rows: Tensor = ROWS, manifest: Manifest | None = None) -> bytes:
+    return write_file(rows, manifest or Manifest())
 
 
-def asked(*examples: dict[str, Any], **fields: Any) -> GradientRequest:
-    given = {"account_id": "acct_1", "model": "one", "soft_prompt": encoded(), "slots": SLOTS}
+@dataclass(frozen=True)
+class Asked:
+    """A request, and the file that goes with it."""
+
+    request: GradientRequest
+    soft_prompt: bytes | None
+
+    async def file(self) -> AsyncIterator[bytes]:
+        yield self.soft_prompt or b""
+
+
+def asked(*examples: dict[str, Any], soft_prompt: bytes | None = file_of(), **fields: Any) -> Asked:
+    given = {"account_id": "acct_1", "model": "one", "slots": SLOTS, "has_soft_prompt": soft_prompt is not None}
     written = [
         {"template": TEMPLATE, "fields": {"review": review}, "target": target} for review, target in REVIEWS.items()
     ]
-    return GradientRequest(**given | {"examples": list(examples) or written} | fields)
+    return Asked(GradientRequest(**given | {"examples": list(examples) or written} | fields), soft_prompt)
 
 
-async def computed(service: Running, request: GradientRequest) -> GradientResponse:
+async def computed(service: Running, asking: Asked) -> GradientResponse:
     """Return the answer; the counts must grow to the answer's own."""
     counts = []
-    async with service.client("generation").stream(GRADIENTS, request) as events:
+    async with service.client("generation").stream(GRADIENTS, asking.request, asking.file()) as events:
         async for event in events:
             if isinstance(event.root, GradientProgress):
                 counts.append(event.root.usage.backward_tokens)
@@ -105,9 +117,9 @@ async def computed(service: Running, request: GradientRequest) -> GradientRespon
     return response
 
 
-async def refused(service: Running, request: GradientRequest) -> HunminError:
+async def refused(service: Running, asking: Asked) -> HunminError:
     with pytest.raises(HunminError) as error:
-        await computed(service, request)
+        await computed(service, asking)
     return error.value
 
 
@@ -182,14 +194,14 @@ class TestGradients:
         named = await computed(service, asked(*examples, model="review@1", soft_prompt=None, slots=None))
         inline = await computed(service, asked())
         assert_close(gradient_of(named), gradient_of(inline))
-        moved = await computed(service, asked(*examples, model="review", soft_prompt=encoded(ROWS * 1.1), slots=None))
+        moved = await computed(service, asked(*examples, model="review", soft_prompt=file_of(ROWS * 1.1), slots=None))
         assert not torch.allclose(gradient_of(moved), gradient_of(named))
         foreign = asked(*examples, model="review", soft_prompt=None, slots=None, account_id="acct_2")
         assert (await refused(service, foreign)).code == ErrorCode.MODEL_NOT_FOUND
 
     async def test_use_the_template_of_the_file_that_is_sent(self, service: Running) -> None:
         examples = [{"fields": {"review": review}, "target": target} for review, target in REVIEWS.items()]
-        file = encoded(manifest=Manifest(template=TEMPLATE, slots=SLOTS))
+        file = file_of(manifest=Manifest(template=TEMPLATE, slots=SLOTS))
         found = await computed(service, asked(*examples, soft_prompt=file, slots=None))
         assert_close(gradient_of(found), gradient_of(await computed(service, asked())))
 
@@ -216,7 +228,7 @@ class TestGradients:
         assert [(token.id, token.text is None) for token in salient] == [(-1, True), (40, False)]
 
 
-def broken(field: str, value: Any) -> GradientRequest:
+def broken(field: str, value: Any) -> Asked:
     """A request that is right but for one field, at the top or of the first example."""
     example: dict[str, Any] = {"template": TEMPLATE, "fields": {"review": "정말"}, "target": " 긍정"}
     if field in ("tokens", "target", "template", "fields"):
@@ -225,22 +237,22 @@ def broken(field: str, value: Any) -> GradientRequest:
     return asked(example, **{field: value})
 
 
-def with_nan() -> str:
+def with_nan() -> bytes:
     rows = ROWS.clone()
     rows[1, 2] = torch.nan
-    return base64.b64encode(save({"prompt_embeddings": rows})).decode()
+    return save({"prompt_embeddings": rows})
 
 
 class TestRefused:
     @pytest.mark.parametrize(
         ("field", "value", "param", "words"),
         [
-            ("soft_prompt", "not base64!", "soft_prompt", "base64"),
-            ("soft_prompt", base64.b64encode(b"PK" + bytes(80)).decode(), "soft_prompt", "zip"),
-            ("soft_prompt", base64.b64encode(write_file(ROWS, Manifest())[:-9]).decode(), "soft_prompt", "cut off"),
+            ("soft_prompt", b"", "soft_prompt", "too short"),
+            ("soft_prompt", b"PK" + bytes(80), "soft_prompt", "zip"),
+            ("soft_prompt", file_of()[:-9], "soft_prompt", "cut off"),
             ("soft_prompt", with_nan(), "soft_prompt", "NaN"),
-            ("soft_prompt", encoded(ROWS[:, :16]), "soft_prompt", "16 wide"),
-            ("soft_prompt", encoded(manifest=Manifest(model_digest="ab" * 32)), "soft_prompt", "was made for"),
+            ("soft_prompt", file_of(ROWS[:, :16]), "soft_prompt", "16 wide"),
+            ("soft_prompt", file_of(manifest=Manifest(model_digest="ab" * 32)), "soft_prompt", "was made for"),
             ("soft_prompt", None, "slots", "no soft prompt"),
             ("slots", [2, 2], "slots", "4 rows"),
             ("slots", [5], "examples.0.template", "slots"),
@@ -287,9 +299,10 @@ class TestRefused:
     async def test_more_than_the_queue_holds(self, folder: Path) -> None:
         full = environment(folder, max_gradient_queue=1, max_gradient_tokens=100)
         async with running(SERVICE, env=full) as service:
-            body = long_batch(128).model_dump()
+            batch = long_batch(128)
+            body = batch.request.model_dump_json().encode() + b"\n" + file_of()
             client = service.http("generation")
-            replies = await asyncio.gather(*(client.post("/v1/gradients", json=body) for _ in range(4)))
+            replies = await asyncio.gather(*(client.post("/v1/gradients", content=body) for _ in range(4)))
             assert {reply.status_code for reply in replies} == {200, 429}
             turned_away = [reply for reply in replies if reply.status_code == 429]
             assert all(int(reply.headers["retry-after"]) >= 1 for reply in turned_away)
@@ -298,11 +311,11 @@ class TestRefused:
         found = Gradients(load_checkpoint(folder), [Example([-1], [2])], ROWS, Wanted(), max_tokens=9)
         found.rows[0, 0] = torch.inf
         with pytest.raises(HunminError, match="not finite") as error:
-            write_answer(asked(), found, None)
+            write_answer(asked().request, found, None)
         assert error.value.status == 400
 
 
-def long_batch(examples: int = 256) -> GradientRequest:
+def long_batch(examples: int = 256) -> Asked:
     """Seconds of work, in as many micro-batches."""
     return asked(*[{"tokens": [-1, *[3] * 80], "target": [4]}] * examples)
 
@@ -310,7 +323,8 @@ def long_batch(examples: int = 256) -> GradientRequest:
 class TestClientLeaves:
     async def test_its_batch_ends_within_a_second(self, folder: Path) -> None:
         async with running(SERVICE, env=environment(folder, max_gradient_tokens=100)) as service:
-            async with service.client("generation").stream(GRADIENTS, long_batch()) as events:
+            batch = long_batch()
+            async with service.client("generation").stream(GRADIENTS, batch.request, batch.file()) as events:
                 async for _ in events:
                     break
             left_at = time.monotonic()

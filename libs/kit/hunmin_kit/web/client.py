@@ -70,25 +70,27 @@ class Client:
     ) -> ResponseT:
         """Send `file` as it comes, of which nothing is kept here, and return or raise as `call` does."""
         with self._span(endpoint) as span:
-            path, fields = _filled(endpoint.path, request)
-            body = _behind(request.model_dump_json(exclude=fields, by_alias=True).encode(), file)
-            headers = {**self._headers(span), "content-type": "application/octet-stream"}
-            upload = self._http.build_request(endpoint.method, path, content=body, headers=headers)
-            response = await self._answer(upload, self._deadlines.stream_s)
+            response = await self._answer(self._upload(endpoint, request, file, span), self._deadlines.stream_s)
             return endpoint.response.model_validate_json(response.content)
 
     @asynccontextmanager
     async def stream(
-        self, endpoint: StreamEndpoint[RequestT, EventT], request: RequestT
+        self, endpoint: StreamEndpoint[RequestT, EventT], request: RequestT, file: AsyncIterable[bytes] | None = None
     ) -> AsyncGenerator[AsyncIterator[EventT], None]:
         """Enter to send the request and learn its status; iterate for its events; leave at any time to cancel it.
 
-        An endless stream that falls silent is UNAVAILABLE, any other that takes too long DEADLINE_EXCEEDED.
+        `file` goes as it comes to an endpoint that takes one; None is an empty one. An endless stream that falls silent
+        is UNAVAILABLE, any other that takes too long DEADLINE_EXCEEDED.
         """
         wait = self._waiting(endpoint)
         with self._span(endpoint) as span:
+            sent = (
+                self._upload(endpoint, request, file, span)
+                if endpoint.takes_file
+                else self._request(endpoint, request, span)
+            )
             async with wait():
-                response = await self._http.send(self._request(endpoint, request, span), stream=True)
+                response = await self._http.send(sent, stream=True)
                 if response.is_error:
                     await response.aread()
             try:
@@ -138,6 +140,14 @@ class Client:
             return self._http.build_request(endpoint.method, path, params=query, headers=headers)
         body = request.model_dump_json(exclude=fields, by_alias=True).encode()
         headers["content-type"] = "application/json"
+        return self._http.build_request(endpoint.method, path, content=body, headers=headers)
+
+    def _upload(
+        self, endpoint: AnyEndpoint, request: BaseModel, file: AsyncIterable[bytes] | None, span: trace.Span
+    ) -> httpx.Request:
+        path, fields = _filled(endpoint.path, request)
+        body = _behind(request.model_dump_json(exclude=fields, by_alias=True).encode(), file)
+        headers = {**self._headers(span), "content-type": "application/octet-stream"}
         return self._http.build_request(endpoint.method, path, content=body, headers=headers)
 
     def _headers(self, span: trace.Span) -> dict[str, str]:
@@ -230,7 +240,8 @@ def _filled(path: str, request: BaseModel) -> tuple[str, set[str]]:
     return filled, set(_FIELD.findall(path))
 
 
-async def _behind(head: bytes, file: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def _behind(head: bytes, file: AsyncIterable[bytes] | None) -> AsyncIterator[bytes]:
     yield head + b"\n"
-    async for piece in file:
-        yield piece
+    if file is not None:
+        async for piece in file:
+            yield piece

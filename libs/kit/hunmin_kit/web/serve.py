@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import json
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, BinaryIO, TypeVar, get_type_hints
 
@@ -18,9 +18,10 @@ from hunmin_kit.web.edge import is_json
 from hunmin_kit.web.events import HEARTBEAT_S, EventStream
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 BODILESS = ("GET", "DELETE")
-MAX_HEAD_BYTES = 2**20  # of the line of JSON before an uploaded file
+MAX_HEAD_BYTES = 16 * 2**20  # of the line of JSON before an uploaded file
 
 
 def serve(router: APIRouter, endpoint: AnyEndpoint) -> Callable[[FunctionT], FunctionT]:
@@ -29,7 +30,7 @@ def serve(router: APIRouter, endpoint: AnyEndpoint) -> Callable[[FunctionT], Fun
     An Endpoint's function returns the response. A StreamEndpoint's is an async generator of events: what it raises
     before the first event is an ordinary error status, after it an `error` event; it is closed when the client leaves.
     (An endless one's status is sent with its first heartbeat, if no event comes before.)
-    An UploadEndpoint's returns the response too; its second parameter is the file, an open one of the
+    An UploadEndpoint's returns the response too. Where a file comes, it is the second parameter: an open one of the
     system (it has a `fileno`), closed after the answer.
     """
 
@@ -77,7 +78,7 @@ async def _encoded(events: AsyncGenerator[BaseModel, None]) -> AsyncGenerator[by
 def _signature(function: Callable[..., Any], endpoint: AnyEndpoint) -> inspect.Signature:
     """Return the signature that FastAPI sees: what we parse as one parameter, every other as it was written."""
     hints = get_type_hints(function, include_extras=True)
-    if isinstance(endpoint, UploadEndpoint):
+    if isinstance(endpoint, UploadEndpoint) or (isinstance(endpoint, StreamEndpoint) and endpoint.takes_file):
         parse, parsed = _upload_parser(endpoint.request), 2
     elif endpoint.method in BODILESS:
         parse, parsed = _query_parser(endpoint.request), 1
@@ -100,7 +101,7 @@ def _body_parser(model: type[BaseModel]) -> Callable[..., Any]:
             raise HunminError(
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON. Send application/json."
             )
-        return (_validated(model, body, request.path_params),)
+        return (validated(model, body, request.path_params),)
 
     return parse
 
@@ -108,7 +109,7 @@ def _body_parser(model: type[BaseModel]) -> Callable[..., Any]:
 def _upload_parser(model: type[BaseModel]) -> Callable[..., Any]:
     async def parse(request: Request) -> AsyncGenerator[tuple[BaseModel, BinaryIO], None]:
         with tempfile.TemporaryFile() as file:
-            head = b""
+            head = bytearray()
             is_head = True
             async for piece in request.stream():
                 if is_head:
@@ -124,23 +125,25 @@ def _upload_parser(model: type[BaseModel]) -> Callable[..., Any]:
                     "The body has no line of JSON before the file. Put it there, and a line feed.",
                 )
             file.seek(0)
-            yield _validated(model, head, request.path_params), file
+            yield validated(model, bytes(head), request.path_params), file
 
     return parse
 
 
-def _validated(model: type[BaseModel], body: bytes, path_params: dict[str, Any]) -> BaseModel:
+def validated(model: type[ModelT], body: bytes, path_params: Mapping[str, Any] = {}) -> ModelT:
+    """Return what a body of JSON holds, with the values of its path; refuse it as FastAPI refuses one."""
     try:
         if not path_params:
             return model.model_validate_json(body)
         values = json.loads(body or b"{}")
-        return model.model_validate(values | path_params if isinstance(values, dict) else values)
+        return model.model_validate({**values, **path_params} if isinstance(values, dict) else values)
     except ValidationError as error:
-        raise _refusal(error, body) from None
+        errors = error.errors(include_url=False, include_input=False)
     except ValueError:
         raise HunminError(
             ErrorCode.INVALID_REQUEST, "The body is not valid JSON. Correct it and send it again."
         ) from None
+    raise _refusal(errors, body)  # here the error is gone, and what it held of the body
 
 
 def _query_parser(model: type[BaseModel]) -> Callable[..., Any]:
@@ -163,7 +166,7 @@ def _is_list(annotation: Any) -> bool:
     return "list[" in str(annotation)
 
 
-def _refusal(error: ValidationError, body: bytes) -> RequestValidationError:
-    errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
+def _refusal(found: Sequence[Any], body: bytes) -> RequestValidationError:
+    errors = [{**item, "loc": ("body", *item["loc"])} for item in found]
     is_malformed = any(item["type"] == "json_invalid" for item in errors)
     return RequestValidationError(errors, body=None if is_malformed else json.loads(body))

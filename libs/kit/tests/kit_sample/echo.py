@@ -19,6 +19,7 @@ from kit_sample.contract import (
     IN_FOLDER,
     PUT_FILE,
     PUT_FOLDER,
+    READ_FILE,
     SLEEP,
     STATE,
     WATCH,
@@ -114,6 +115,13 @@ def routes(open_: Open) -> APIRouter:
         fail(request.fail)
         content = file.read()
         return FileResponse(request=request, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    @serve(router, READ_FILE)
+    async def read_file(request: FileRequest, file: BinaryIO) -> AsyncIterator[CountEvent]:
+        fail(request.fail)
+        for number, line in enumerate(file):
+            yield CountEvent(Tick(i=number, text=line.decode()))
+            await asyncio.sleep(0)
 
     return router
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import BinaryIO
 
 from fastapi import APIRouter
 from hunmin_contracts.gradients import GRADIENTS, GradientEvent, GradientProgress, GradientRequest, GradientResult
@@ -12,6 +13,7 @@ from hunmin_generation.gradients.answer import write_answer
 from hunmin_generation.gradients.batch import read_batch
 from hunmin_generation.gradients.models import GradientModels
 from hunmin_generation.resolution import Resolver
+from hunmin_generation.soft_prompts.api import mapped
 
 
 def routes(resolver: Resolver, models: GradientModels) -> APIRouter:
@@ -19,10 +21,11 @@ def routes(resolver: Resolver, models: GradientModels) -> APIRouter:
     router = APIRouter()
 
     @serve(router, GRADIENTS)
-    async def gradients(request: GradientRequest) -> AsyncGenerator[GradientEvent, None]:
+    async def gradients(request: GradientRequest, file: BinaryIO) -> AsyncGenerator[GradientEvent, None]:
         async with resolver.resolve(request.account_id, request.model) as target:
             model = models.get(target.model.name)
-            batch = await asyncio.to_thread(read_batch, request, model, target.soft_prompt)
+            sent = mapped(file) if request.has_soft_prompt else None
+            batch = await asyncio.to_thread(read_batch, request, model, sent, target.soft_prompt)
             async with aclosing(model.worker.compute(batch)) as steps:
                 async for usage in steps:
                     yield GradientEvent(GradientProgress(usage=usage))

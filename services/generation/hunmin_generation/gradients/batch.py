@@ -1,7 +1,5 @@
 """From a request to a batch of token ids that is known to fit. Pure computing, meant for a thread."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 
 from hunmin_contracts.errors import ErrorCode, HunminError
@@ -18,12 +16,14 @@ from hunmin_generation.soft_prompts.library import HeldSoftPrompt, check_digests
 MAX_JSON_NUMBERS = 2**16  # of a gradient that is sent as JSON, where a number takes 20 bytes
 
 
-def read_batch(request: GradientRequest, model: GradientModel, named: HeldSoftPrompt | None) -> Gradients:
+def read_batch(
+    request: GradientRequest, model: GradientModel, sent: memoryview | None, named: HeldSoftPrompt | None
+) -> Gradients:
     """Return what is to be computed; a HunminError names the parameter that is wrong, or the lengths that are.
 
-    `named` is the soft prompt that the request's `model` names.
+    `sent` is the file of a soft prompt that came with the request, `named` the one that its `model` names.
     """
-    rows, manifest = _soft_prompt(request, model, named)
+    rows, manifest = _soft_prompt(model, sent, named)
     _check_characters(request, manifest.template, model.limits.max_characters)
     n_virtual = 0 if rows is None else len(rows)
     if request.gradient_format == "json" and n_virtual * model.info.d_model > MAX_JSON_NUMBERS:
@@ -63,25 +63,17 @@ def _check_characters(request: GradientRequest, template: str | None, limit: int
 
 
 def _soft_prompt(
-    request: GradientRequest, model: GradientModel, named: HeldSoftPrompt | None
+    model: GradientModel, sent: memoryview | None, named: HeldSoftPrompt | None
 ) -> tuple[Tensor | None, Manifest]:
     """Return the rows that are sent, else those named, and the manifest of what is named, else of what is sent."""
-    if request.soft_prompt is None:
+    if sent is None:
         return (None, Manifest()) if named is None else (named.rows.rows, named.info.manifest)
     try:
-        content = base64.b64decode(request.soft_prompt, validate=True)
-    except (binascii.Error, ValueError):
-        raise HunminError(
-            ErrorCode.INVALID_PARAMETER,
-            "Parameter soft_prompt: not base64. Encode the bytes of a safetensors file.",
-            param="soft_prompt",
-        ) from None
-    try:
-        sent = read_file(content, d_model=model.info.d_model)
-        check_digests(sent.manifest, model.info)
+        found = read_file(sent, d_model=model.info.d_model)
+        check_digests(found.manifest, model.info)
     except HunminError as error:
         raise HunminError(error.code, error.message, **error.details | {"param": "soft_prompt"}) from None
-    return sent.rows, sent.manifest if named is None else named.info.manifest
+    return found.rows, found.manifest if named is None else named.info.manifest
 
 
 class _Reader:

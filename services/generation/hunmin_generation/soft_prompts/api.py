@@ -33,7 +33,7 @@ def routes(soft_prompts: SoftPrompts) -> APIRouter:
 
     @serve(router, IMPORT)
     async def import_file(request: ImportRequest, file: BinaryIO) -> SoftPromptInfo:
-        return await soft_prompts.add(request, _mapped(file))
+        return await soft_prompts.add(request, mapped(file))
 
     @serve(router, LIST)
     async def list_page(request: ListRequest) -> SoftPromptPage:
@@ -59,7 +59,7 @@ def routes(soft_prompts: SoftPrompts) -> APIRouter:
     return router
 
 
-def _mapped(file: BinaryIO) -> memoryview:
+def mapped(file: BinaryIO) -> memoryview:
     """Return the file's bytes, mapped: the system takes them back, where an allocator keeps buffers of this size."""
     size = os.fstat(file.fileno()).st_size
     return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
