@@ -182,6 +182,22 @@ class EmbedResponse(Schema):
     embeddings: list[Embedding]
 
 
+class Measurement(Schema):
+    """What a call would use at most, told before anything of it is computed, by the code that would compute it.
+
+    `model` is the base model that serves it, and `reference` what to name for exactly that: the same, or a soft prompt
+    with its version. `prompt_tokens` are those of all its texts; `max_tokens` is how many each completion may have, as
+    GENERATE resolves it; `backward_tokens` how many positions a backward pass goes through. What would be refused for
+    what it is, is refused here too; what would be refused only now, for want of room, is not.
+    """
+
+    model: str
+    reference: str
+    prompt_tokens: int
+    max_tokens: int = 0
+    backward_tokens: int = 0
+
+
 class ModelInfo(Schema):
     """A model that this service serves. `digest` is the sha256 of its weights; `created` is Unix time in seconds.
 
@@ -209,4 +225,7 @@ class ModelList(Schema):
 GENERATE = StreamEndpoint("POST", "/v1/generate", GenerateRequest, GenerateEvent)
 SCORE = Endpoint("POST", "/v1/score", ScoreRequest, ScoreResponse)
 EMBED = Endpoint("POST", "/v1/embed", EmbedRequest, EmbedResponse)
+MEASURE = Endpoint("POST", "/v1/measure", GenerateRequest, Measurement)
+MEASURE_SCORE = Endpoint("POST", "/v1/measure/score", ScoreRequest, Measurement)
+MEASURE_EMBED = Endpoint("POST", "/v1/measure/embed", EmbedRequest, Measurement)
 MODELS = Endpoint("GET", "/v1/models", Empty, ModelList)

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, model_validator
 
-from hunmin_contracts.endpoint import StreamEndpoint
-from hunmin_contracts.generation import ModelName, TokenId
+from hunmin_contracts.endpoint import StreamEndpoint, UploadEndpoint
+from hunmin_contracts.generation import Measurement, ModelName, TokenId
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.soft_prompts import SlotSizes
@@ -153,3 +153,5 @@ class GradientEvent(RootModel[Annotated[GradientProgress | GradientResult, Field
 
 
 GRADIENTS = StreamEndpoint("POST", "/v1/gradients", GradientRequest, GradientEvent, takes_file=True)
+# Not a first event of the stream: by the time that a caller could refuse, the batch would be on its way.
+MEASURE_GRADIENTS = UploadEndpoint("POST", "/v1/measure/gradients", GradientRequest, Measurement)

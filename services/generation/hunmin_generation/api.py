@@ -7,12 +7,16 @@ from fastapi import APIRouter
 from hunmin_contracts.generation import (
     EMBED,
     GENERATE,
+    MEASURE,
+    MEASURE_EMBED,
+    MEASURE_SCORE,
     MODELS,
     SCORE,
     EmbedRequest,
     EmbedResponse,
     GenerateEvent,
     GenerateRequest,
+    Measurement,
     ModelList,
     ScoreRequest,
     ScoreResponse,
@@ -47,6 +51,21 @@ def routes(models: Models, resolver: Resolver) -> APIRouter:
     async def embed(request: EmbedRequest) -> EmbedResponse:
         async with resolver.resolve(request.account_id, request.model) as target:
             return await scoring.embed(target.model, request, target.soft_prompt)
+
+    @serve(router, MEASURE)
+    async def measure(request: GenerateRequest) -> Measurement:
+        async with resolver.resolve(request.account_id, request.model) as target:
+            return await target.model.measure(request, target.soft_prompt)
+
+    @serve(router, MEASURE_SCORE)
+    async def measure_score(request: ScoreRequest) -> Measurement:
+        async with resolver.resolve(request.account_id, request.model) as target:
+            return await scoring.measure_score(target.model, request, target.soft_prompt)
+
+    @serve(router, MEASURE_EMBED)
+    async def measure_embed(request: EmbedRequest) -> Measurement:
+        async with resolver.resolve(request.account_id, request.model) as target:
+            return await scoring.measure_embed(target.model, request, target.soft_prompt)
 
     @serve(router, MODELS)
     async def list_models(request: Empty) -> ModelList:

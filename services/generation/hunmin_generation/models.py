@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.generation import GenerateRequest, Message, ModelInfo
+from hunmin_contracts.generation import GenerateRequest, Measurement, Message, ModelInfo
 from hunmin_text.artefact import load
 from hunmin_text.chat import encode_chat
 from hunmin_text.tokenizer import Tokenizer
@@ -106,6 +106,34 @@ class Model:
         self, request: GenerateRequest, soft_prompt: HeldSoftPrompt | None = None
     ) -> AsyncGenerator[Event, None]:
         """Yield the events of `request`; closing the generator cancels it."""
+        tokens, text = await self._read(request, soft_prompt)
+        async with aclosing(self.backend.generate(tokens, text=text)) as events:
+            async for event in events:
+                yield event
+
+    async def measure(self, request: GenerateRequest, soft_prompt: HeldSoftPrompt | None = None) -> Measurement:
+        """Return what `request` would use at most; refuse what `generate` would always refuse."""
+        tokens, text = await self._read(request, soft_prompt)
+        max_tokens = self.backend.admit(tokens, text=text)
+        return self.measurement(soft_prompt, prompt_tokens=len(tokens.prompt), max_tokens=max_tokens)
+
+    def measurement(
+        self, soft_prompt: HeldSoftPrompt | None, *, prompt_tokens: int, max_tokens: int = 0, backward_tokens: int = 0
+    ) -> Measurement:
+        """Return the counts of a call with the names of what serves it."""
+        info = None if soft_prompt is None else soft_prompt.info
+        return Measurement(
+            model=self.name,
+            reference=self.name if info is None else f"{info.name}@{info.version}",
+            prompt_tokens=prompt_tokens,
+            max_tokens=max_tokens,
+            backward_tokens=backward_tokens,
+        )
+
+    async def _read(
+        self, request: GenerateRequest, soft_prompt: HeldSoftPrompt | None
+    ) -> tuple[EngineRequest, str | None]:
+        """Return what to submit: the request in tokens, and its prompt as it was given if that was text alone."""
         tokens = EngineRequest(
             prompt=await self.encode(request.prompt, soft_prompt),
             sampling=request.sampling,
@@ -117,10 +145,7 @@ class Model:
             salt=request.account_id,
             soft_prompt=soft_prompt.rows if soft_prompt is not None else None,
         )
-        text = request.prompt if isinstance(request.prompt, str) and soft_prompt is None else None
-        async with aclosing(self.backend.generate(tokens, text=text)) as events:
-            async for event in events:
-                yield event
+        return tokens, request.prompt if isinstance(request.prompt, str) and soft_prompt is None else None
 
     async def encode(self, prompt: Prompt, soft_prompt: HeldSoftPrompt | None = None) -> list[int]:
         """Return the ids of a request's prompt, -1 - k for row k of the soft prompt; refuse one that is too long."""

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import (
@@ -11,6 +12,7 @@ from hunmin_contracts.generation import (
     Embedding,
     EmbedRequest,
     EmbedResponse,
+    Measurement,
     PromptEvent,
     ScoreRequest,
     ScoreResponse,
@@ -25,8 +27,54 @@ from hunmin_generation.soft_prompts.library import HeldSoftPrompt
 _AT_ONCE = 32
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What a call comes to in tokens: the prompt that all share, what is counted of each request, and the requests."""
+
+    prompt: list[int]
+    parts: list[list[int]]
+    requests: list[EngineRequest]
+
+    @property
+    def tokens(self) -> int:
+        """How many are counted."""
+        return len(self.prompt) + sum(map(len, self.parts))
+
+
 async def score(model: Model, request: ScoreRequest, soft_prompt: HeldSoftPrompt | None) -> ScoreResponse:
     """Return the log-likelihood of each continuation; what the prompt has computed is shared by all of them."""
+    read = await _read_score(model, request, soft_prompt)
+    events = await _run(model, read.requests)
+    return ScoreResponse(
+        scores=[_continuation_score(one) for one in events],
+        prompt_tokens=len(read.prompt),
+        continuation_tokens=sum(map(len, read.parts)),
+    )
+
+
+async def measure_score(model: Model, request: ScoreRequest, soft_prompt: HeldSoftPrompt | None) -> Measurement:
+    """Return what `score` counts."""
+    read = await _read_score(model, request, soft_prompt)
+    return model.measurement(soft_prompt, prompt_tokens=read.tokens)
+
+
+async def embed(model: Model, request: EmbedRequest, soft_prompt: HeldSoftPrompt | None) -> EmbedResponse:
+    """Return the mean hidden state of each input, its soft prompt's rows included, scaled to length 1."""
+    read = await _read_embed(model, request, soft_prompt)
+    events = await _run(model, read.requests)
+    return EmbedResponse(
+        embeddings=[_embedding(one, len(ids)) for one, ids in zip(events, read.parts, strict=True)],
+    )
+
+
+async def measure_embed(model: Model, request: EmbedRequest, soft_prompt: HeldSoftPrompt | None) -> Measurement:
+    """Return what `embed` counts."""
+    read = await _read_embed(model, request, soft_prompt)
+    return model.measurement(soft_prompt, prompt_tokens=read.tokens)
+
+
+async def _read_score(model: Model, request: ScoreRequest, soft_prompt: HeldSoftPrompt | None) -> _Read:
+    """Encode it all; refuse what can never be served."""
     prompt = await model.encode(request.prompt, soft_prompt)
     if not prompt:
         raise HunminError(
@@ -38,29 +86,20 @@ async def score(model: Model, request: ScoreRequest, soft_prompt: HeldSoftPrompt
         _request(prompt, request.account_id, soft_prompt)
     )  # or it would be the continuations' fault
     continuations = [await _ids(model, continuation) for continuation in request.continuations]
-    events = await _run(
-        model,
-        [
-            _request(prompt + ids, request.account_id, soft_prompt, score_from=len(prompt), logprobs=0)
-            for ids in continuations
-        ],
-        param="continuations",
-    )
-    return ScoreResponse(
-        scores=[_continuation_score(one) for one in events],
-        prompt_tokens=len(prompt),
-        continuation_tokens=sum(map(len, continuations)),
-    )
+    requests = [
+        _request(prompt + ids, request.account_id, soft_prompt, score_from=len(prompt), logprobs=0)
+        for ids in continuations
+    ]
+    _check(model, requests, param="continuations")
+    return _Read(prompt, continuations, requests)
 
 
-async def embed(model: Model, request: EmbedRequest, soft_prompt: HeldSoftPrompt | None) -> EmbedResponse:
-    """Return the mean hidden state of each input, its soft prompt's rows included, scaled to length 1."""
+async def _read_embed(model: Model, request: EmbedRequest, soft_prompt: HeldSoftPrompt | None) -> _Read:
+    """Encode it all; refuse what can never be served."""
     prompts = [await model.encode(text, soft_prompt) for text in request.inputs]
     requests = [_request(ids, request.account_id, soft_prompt, embed=True) for ids in prompts]
-    events = await _run(model, requests, param="inputs")
-    return EmbedResponse(
-        embeddings=[_embedding(one, len(ids)) for one, ids in zip(events, prompts, strict=True)],
-    )
+    _check(model, requests, param="inputs")
+    return _Read([], prompts, requests)
 
 
 def _request(
@@ -94,15 +133,19 @@ async def _ids(model: Model, text: str | list[int]) -> list[int]:
     return ids
 
 
-async def _run(model: Model, requests: Sequence[EngineRequest], *, param: str) -> list[list[Event]]:
-    """Run every request and return its events; the first that fails ends all. `param`: what they were sent in."""
-    generate = model.thread.generate
-    for number, request in enumerate(requests):  # one that can never be served costs nothing
+def _check(model: Model, requests: Sequence[EngineRequest], *, param: str) -> None:
+    """Refuse what can never be served, by its place in `param`: it costs nothing."""
+    for number, request in enumerate(requests):
         try:
             model.engine.max_tokens(request)
         except HunminError as error:
             place = f"{param}.{number}"
             raise HunminError(error.code, f"{place}: {error.message}", **error.details | {"param": place}) from None
+
+
+async def _run(model: Model, requests: Sequence[EngineRequest]) -> list[list[Event]]:
+    """Run every request and return its events; the first that fails ends all."""
+    generate = model.thread.generate
     room = asyncio.Semaphore(_AT_ONCE)
     try:
         async with asyncio.TaskGroup() as group:

@@ -40,6 +40,13 @@ class LanguageModel(Protocol):
         """Raise `unavailable` if requests cannot be served now."""
         ...
 
+    def admit(self, request: EngineRequest, *, text: str | None) -> int:
+        """Return how many tokens each completion of `request` may have; HunminError if it can never be served.
+
+        `text` is as for `generate`, which refuses the same.
+        """
+        ...
+
     def generate(self, request: EngineRequest, *, text: str | None) -> AsyncGenerator[Event, None]:
         """Yield the events of `request`; closing the generator cancels what is left of it.
 

@@ -68,6 +68,10 @@ class NativeModel:
         if not self.thread.is_alive:
             raise HunminError(ErrorCode.UNAVAILABLE, f"The engine of {self._name} does not run. Restart the service.")
 
+    def admit(self, request: EngineRequest, *, text: str | None) -> int:
+        """Return how many tokens each completion may have; HunminError if the request can never be served."""
+        return self.thread.admit(request)
+
     async def generate(self, request: EngineRequest, *, text: str | None) -> AsyncGenerator[Event, None]:
         """Yield the events of `request`."""
         async with aclosing(self.thread.generate(request)) as events:

@@ -89,12 +89,17 @@ class RemoteModel(ABC):
     def _deltas(self, request: EngineRequest, text: str | None, limit: int) -> AsyncGenerator[Delta, None]:
         """Yield what the server generates, at most `limit` tokens for each completion."""
 
-    async def generate(self, request: EngineRequest, *, text: str | None) -> AsyncGenerator[Event, None]:
-        """Yield the events of `request`."""
+    def admit(self, request: EngineRequest, *, text: str | None) -> int:
+        """Return how many tokens each completion may have; HunminError if the request can never be served."""
         limit = max_tokens(request, max_length=self.facts.context_length, vocab_size=self._vocab_size)
         if request.embed:
             raise self._refusal("embeddings", "model")
         self._check(request, text)
+        return limit
+
+    async def generate(self, request: EngineRequest, *, text: str | None) -> AsyncGenerator[Event, None]:
+        """Yield the events of `request`."""
+        limit = self.admit(request, text=text)
         started_at = time.monotonic()
         events: list[Event | HunminError] = []
         generation = Generation(

@@ -65,14 +65,9 @@ class EngineThread:
         self._post(lambda: self.engine.fail_all(_closing()))
         await asyncio.to_thread(self._thread.join)
 
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[Event, None]:
-        """Yield the events of `request`; closing the generator cancels what is left of it.
-
-        Raises HunminError before the first event if the request can never be served, or not now.
-        """
-        self.engine.max_tokens(request)
-        if not self.is_alive:
-            raise _closing()
+    def admit(self, request: EngineRequest) -> int:
+        """Return how many tokens each completion may have; HunminError if the request can never be served."""
+        max_tokens = self.engine.max_tokens(request)
         if request.n > self._max_accepted:
             raise HunminError(
                 ErrorCode.INVALID_PARAMETER,
@@ -80,6 +75,16 @@ class EngineThread:
                 "Ask for less.",
                 param="n",
             )
+        return max_tokens
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Event, None]:
+        """Yield the events of `request`; closing the generator cancels what is left of it.
+
+        Raises HunminError before the first event if the request can never be served, or not now.
+        """
+        self.admit(request)
+        if not self.is_alive:
+            raise _closing()
         if self._accepted + request.n > self._max_accepted:
             raise HunminError(
                 ErrorCode.OVERLOADED,

@@ -1,4 +1,4 @@
-"""The endpoint of `hunmin_contracts.gradients`."""
+"""The endpoints of `hunmin_contracts.gradients`."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -6,7 +6,15 @@ from contextlib import aclosing
 from typing import BinaryIO
 
 from fastapi import APIRouter
-from hunmin_contracts.gradients import GRADIENTS, GradientEvent, GradientProgress, GradientRequest, GradientResult
+from hunmin_contracts.generation import Measurement
+from hunmin_contracts.gradients import (
+    GRADIENTS,
+    MEASURE_GRADIENTS,
+    GradientEvent,
+    GradientProgress,
+    GradientRequest,
+    GradientResult,
+)
 from hunmin_kit.web import serve
 
 from hunmin_generation.gradients.answer import write_answer
@@ -17,7 +25,7 @@ from hunmin_generation.soft_prompts.api import mapped
 
 
 def routes(resolver: Resolver, models: GradientModels) -> APIRouter:
-    """Mount the endpoint."""
+    """Mount the endpoints."""
     router = APIRouter()
 
     @serve(router, GRADIENTS)
@@ -31,5 +39,16 @@ def routes(resolver: Resolver, models: GradientModels) -> APIRouter:
                     yield GradientEvent(GradientProgress(usage=usage))
             response = await asyncio.to_thread(write_answer, request, batch, model)
             yield GradientEvent(GradientResult(response=response))
+
+    @serve(router, MEASURE_GRADIENTS)
+    async def measure_gradients(request: GradientRequest) -> Measurement:
+        async with resolver.resolve(request.account_id, request.model) as target:
+            model = models.get(target.model.name)
+            examples = (await asyncio.to_thread(read_batch, request, model, target.soft_prompt)).examples
+            return target.model.measurement(
+                target.soft_prompt,
+                prompt_tokens=sum(len(example.prompt) for example in examples),
+                backward_tokens=sum(example.length for example in examples),
+            )
 
     return router
