@@ -1,6 +1,6 @@
 """What the gateway tells an account of its own usage."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 from hunmin_contracts.errors import ErrorCode
@@ -35,3 +35,26 @@ class UsageRow(Schema):
 
 class UsagePage(Page[UsageRow]):
     """Rows, newest first."""
+
+
+class UsageSum(Schema):
+    """What the requests of one group used together. What rows were not grouped by is null; `day` is one in UTC."""
+
+    day: date | None
+    key_id: ApiKeyId | None
+    model: str | None
+    requests: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    prompt_tokens: int
+    completion_tokens: int
+    backward_tokens: int
+
+
+class UsageSummary(Schema):
+    """Sums over the requests that were started in `[since, until)`: the newest day first, then by key and model."""
+
+    since: datetime
+    until: datetime
+    data: list[UsageSum]

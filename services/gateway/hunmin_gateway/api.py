@@ -21,6 +21,7 @@ from hunmin_gateway.studio import products as products_api
 from hunmin_gateway.studio import scoring as scoring_api
 from hunmin_gateway.studio import soft_prompts as soft_prompts_api
 from hunmin_gateway.studio import tuning as tuning_api
+from hunmin_gateway.studio import usage as usage_api
 from hunmin_gateway.tgi import api as tgi_api
 from hunmin_gateway.tgi import errors as tgi_errors
 
@@ -33,8 +34,7 @@ A Korean language-model studio of one's own. Every request carries an API key: `
 * **TGI** (`/generate`, `/generate_stream`, `/`): works with `huggingface_hub`'s InferenceClient and with
   `text-generation`; a URL is `/` for the default model or `/models/NAME` for another. Errors have TGI's shape.
 * **CLOVA Studio** (`/tuning/v2/tasks`): its tuning API, in its envelope.
-* **Studio** (`/studio/v1`): tokenizers, datasets, products, tuning jobs, soft prompts, gradients and usage. Errors are
-  problem documents (RFC 9457).
+* **Studio** (`/studio/v1`): tokenizers, datasets, products, tuning jobs, soft prompts, gradients and usage. Errors are problem documents (RFC 9457).
 
 Every answer has the header `x-request-id`; name it when you report a problem.
 """
@@ -57,6 +57,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(fine_tuning_api.router)
     app.include_router(clova_tuning_api.router)
     app.include_router(studio_api.router)
+    app.include_router(usage_api.router)
     app.include_router(gradients_api.router)
     app.include_router(scoring_api.router)
     app.include_router(soft_prompts_api.router)

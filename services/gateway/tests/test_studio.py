@@ -53,6 +53,8 @@ PATHS = {
     "/studio/v1/score",
     "/studio/v1/gradients",
     "/studio/v1/usage",
+    "/studio/v1/usage/summary",
+    "/studio/v1/usage.csv",
     "/generate",
     "/generate_stream",
     "/info",

@@ -1,0 +1,55 @@
+"""Sums over the rows of an account's usage."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from hunmin_contracts.ids import AccountId
+from hunmin_contracts.usage import Outcome
+from sqlalchemy import ColumnElement, Date, RowMapping, cast, func, literal_column, null, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from hunmin_gateway.tables import Usage
+
+Grouping = Literal["day", "key", "model"]
+
+
+async def usage_sums(
+    session: AsyncSession,
+    account_id: AccountId,
+    *,
+    by: frozenset[Grouping],
+    since: datetime,
+    until: datetime,
+    limit: int,
+) -> Sequence[RowMapping]:
+    """Return the sums of what was started in `[since, until)`, at most `limit`, with the fields of UsageSum."""
+    dimensions: dict[Grouping, ColumnElement[Any]] = {
+        "day": cast(func.timezone(literal_column("'UTC'"), Usage.started_at), Date),
+        "key": Usage.key_id.expression,
+        "model": Usage.model.expression,
+    }
+    names = {"day": "day", "key": "key_id", "model": "model"}
+    outcomes = [
+        func.count().filter(Usage.status == outcome).label(outcome)
+        for outcome in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
+    ]
+    counts = [
+        func.sum(column).label(column.key)
+        for column in (Usage.prompt_tokens, Usage.completion_tokens, Usage.backward_tokens)
+    ]
+    grouped = [dimension for name, dimension in dimensions.items() if name in by]
+    order = [dimension.desc() if name == "day" else dimension for name, dimension in dimensions.items() if name in by]
+    found = await session.execute(
+        select(
+            *((dimension if name in by else null()).label(names[name]) for name, dimension in dimensions.items()),
+            func.count().label("requests"),
+            *outcomes,
+            *counts,
+        )
+        .where(Usage.account_id == account_id, Usage.started_at >= since, Usage.started_at < until)
+        .group_by(*grouped)
+        .order_by(*order)
+        .limit(limit)
+    )
+    return found.mappings().all()
