@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     OVERLOADED = "overloaded"
+    QUOTA_EXCEEDED = "quota_exceeded"
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -53,6 +54,9 @@ ERRORS: dict[ErrorCode, ErrorKind] = {
     ErrorCode.TOO_LARGE: ErrorKind(413, "The request is too large", "Send less in one request."),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorKind(415, "Unsupported media type", "Send application/json."),
     ErrorCode.OVERLOADED: ErrorKind(429, "Too many requests at present", "Retry after the seconds in Retry-After."),
+    ErrorCode.QUOTA_EXCEEDED: ErrorKind(
+        429, "A quota has no room for it", "Retry after the seconds in Retry-After; without that header, ask for less."
+    ),
     ErrorCode.INTERNAL: ErrorKind(500, "Internal error", "Report the request id to the operator."),
     ErrorCode.UNAVAILABLE: ErrorKind(503, "A service is not available", "Retry after the seconds in Retry-After."),
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, "The deadline passed", "Ask for less, or allow more time."),

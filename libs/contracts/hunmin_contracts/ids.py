@@ -7,6 +7,7 @@ AccountId = NewType("AccountId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 DatasetId = NewType("DatasetId", str)
 JobId = NewType("JobId", str)
+QuotaId = NewType("QuotaId", str)
 RequestId = NewType("RequestId", str)
 SoftPromptId = NewType("SoftPromptId", str)
 
@@ -29,6 +30,11 @@ def new_dataset_id() -> DatasetId:
 def new_job_id() -> JobId:
     """Return a fresh `job_…`."""
     return JobId(_fresh("job"))
+
+
+def new_quota_id() -> QuotaId:
+    """Return a fresh `quota_…`: one limit of an account."""
+    return QuotaId(_fresh("quota"))
 
 
 def new_request_id() -> RequestId:

@@ -14,10 +14,12 @@ from hunmin_gateway.openai import api as openai_api
 from hunmin_gateway.openai import files as files_api
 from hunmin_gateway.openai import fine_tuning as fine_tuning_api
 from hunmin_gateway.openai.errors import error_response
+from hunmin_gateway.quotas.headers import QuotaHeaders
 from hunmin_gateway.studio import api as studio_api
 from hunmin_gateway.studio import datasets as datasets_api
 from hunmin_gateway.studio import gradients as gradients_api
 from hunmin_gateway.studio import products as products_api
+from hunmin_gateway.studio import quotas as quotas_api
 from hunmin_gateway.studio import scoring as scoring_api
 from hunmin_gateway.studio import soft_prompts as soft_prompts_api
 from hunmin_gateway.studio import tuning as tuning_api
@@ -34,9 +36,11 @@ A Korean language-model studio of one's own. Every request carries an API key: `
 * **TGI** (`/generate`, `/generate_stream`, `/`): works with `huggingface_hub`'s InferenceClient and with
   `text-generation`; a URL is `/` for the default model or `/models/NAME` for another. Errors have TGI's shape.
 * **CLOVA Studio** (`/tuning/v2/tasks`): its tuning API, in its envelope.
-* **Studio** (`/studio/v1`): tokenizers, datasets, products, tuning jobs, soft prompts, gradients and usage. Errors are problem documents (RFC 9457).
+* **Studio** (`/studio/v1`): tokenizers, datasets, products, tuning jobs, soft prompts, gradients, usage and
+  quotas. Errors are problem documents (RFC 9457).
 
-Every answer has the header `x-request-id`; name it when you report a problem.
+Every answer has the header `x-request-id`; name it when you report a problem. If your account has limits, answers to
+metered calls also have OpenAI's `x-ratelimit-…`.
 """
 
 
@@ -52,12 +56,14 @@ def mount(app: FastAPI) -> None:
     """Put every route on `app`."""
     app.version = version("hunmin-gateway")
     app.description = DESCRIPTION
+    app.add_middleware(QuotaHeaders)
     app.include_router(openai_api.router)
     app.include_router(files_api.router)
     app.include_router(fine_tuning_api.router)
     app.include_router(clova_tuning_api.router)
     app.include_router(studio_api.router)
     app.include_router(usage_api.router)
+    app.include_router(quotas_api.router)
     app.include_router(gradients_api.router)
     app.include_router(scoring_api.router)
     app.include_router(soft_prompts_api.router)

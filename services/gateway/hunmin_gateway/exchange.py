@@ -1,15 +1,34 @@
 """One request on its way through the pipeline, and the meter that counts what it uses. Pure: no I/O."""
 
 import secrets
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
-from hunmin_contracts.generation import ChunkEvent, GenerateRequest, PromptEvent, UsageEvent
+from hunmin_contracts.generation import (
+    ChunkEvent,
+    EmbedRequest,
+    GenerateRequest,
+    PromptEvent,
+    ScoreRequest,
+    UsageEvent,
+)
+from hunmin_contracts.gradients import GradientRequest
 from hunmin_contracts.ids import RequestId
+from hunmin_contracts.quotas import Purpose
 
 from hunmin_gateway.keys.caller import Caller
 
 Event = PromptEvent | ChunkEvent | UsageEvent
+AnyRequest = GenerateRequest | ScoreRequest | EmbedRequest | GradientRequest
+RequestT = TypeVar("RequestT", GenerateRequest, ScoreRequest, EmbedRequest, GradientRequest)
+_PURPOSES: dict[type[AnyRequest], Purpose] = {
+    GenerateRequest: Purpose.COMPLETION,
+    ScoreRequest: Purpose.SCORE,
+    EmbedRequest: Purpose.EMBEDDING,
+    GradientRequest: Purpose.GRADIENT,
+}
 
 
 @dataclass(frozen=True)
@@ -63,15 +82,38 @@ class Meter:
         return sum(tokens.backward for tokens in self._calls.values())
 
 
+FileReader = Callable[[], AsyncIterator[bytes]]  # reads a file from its beginning, each time that it is called
+
+
+async def no_file() -> AsyncIterator[bytes]:
+    """Read an empty file."""
+    return
+    yield b""
+
+
 @dataclass(frozen=True)
-class Exchange:
-    """What a dialect hands to the pipeline: who asks for what, through which path; `prompts` to generate from."""
+class Exchange(Generic[RequestT]):
+    """What a dialect hands to the pipeline: who asks for what, through which path.
+
+    `requests` are what is to be asked of the generation service, one at least, all of one model. Inside the pipeline
+    they name what was measured, so make the calls of these. `file` goes with them, where calls take one.
+    """
 
     request_id: RequestId
     caller: Caller
     endpoint: str
     model: str
-    prompts: list[GenerateRequest] = field(default_factory=list)
+    requests: list[RequestT]
+    file: FileReader = no_file
     id: str = field(default_factory=lambda: f"use_{secrets.token_hex(12)}")
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     meter: Meter = field(default_factory=Meter)
+
+    @property
+    def purpose(self) -> Purpose:
+        """What its calls are made for."""
+        return _PURPOSES[type(self.requests[0])]
+
+    def pin(self, reference: str) -> None:
+        """Let every request name exactly this model, or this version of a soft prompt."""
+        self.requests[:] = [request.model_copy(update={"model": reference}) for request in self.requests]

@@ -19,7 +19,7 @@ class Generation:
     that error. The meter counts on arrival, so it is right even for events that nobody waited for.
     """
 
-    def __init__(self, exchange: Exchange, service: Client) -> None:
+    def __init__(self, exchange: Exchange[GenerateRequest], service: Client) -> None:
         self._exchange = exchange
         self._service = service
         self._queue: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
@@ -28,7 +28,7 @@ class Generation:
         self._unfinished = 0
 
     async def __aenter__(self) -> "Generation":
-        for number, request in enumerate(self._exchange.prompts):
+        for number, request in enumerate(self._exchange.requests):
             call = asyncio.create_task(self._call(number, request))
             call.add_done_callback(partial(self._ended, number))
             self._calls.append(call)

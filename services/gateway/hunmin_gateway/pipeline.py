@@ -1,15 +1,16 @@
-"""What every metered request goes through, whatever its dialect: authenticate → generate → settle.
+"""What every metered request goes through, whatever its dialect: authenticate → reserve → generate → settle.
 
 Authentication comes first of all, before the body is looked at, so it sits at the routes (authentication.py).
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.generation import GenerateRequest
 from hunmin_contracts.usage import Outcome
 from hunmin_kit.web import Client
 
@@ -25,15 +26,26 @@ class Ledger(Protocol):
         """Write the row in a transaction of its own, to the end even if the caller is cancelled meanwhile."""
 
 
+class Reserving(Protocol):
+    """Where room for what a request may use is found, before it is made."""
+
+    def reserved(self, exchange: Exchange[Any]) -> AbstractAsyncContextManager[None]:
+        """Hold that room as long as the context is open; entering it raises QUOTA_EXCEEDED if there is none.
+
+        Settling the exchange is what gives the room back.
+        """
+
+
 class Pipeline:
     """The steps of a request, in order. A new step is one more context in `metered`, or in `run` if it is of texts."""
 
-    def __init__(self, generation: Client, ledger: Ledger) -> None:
+    def __init__(self, generation: Client, ledger: Ledger, quotas: Reserving) -> None:
         self._generation = generation
         self._ledger = ledger
+        self._quotas = quotas
 
     @asynccontextmanager
-    async def run(self, exchange: Exchange) -> AsyncIterator[Generation]:
+    async def run(self, exchange: Exchange[GenerateRequest]) -> AsyncIterator[Generation]:
         """Run the exchange as long as the context is open; leaving it early cancels what is still generated."""
         async with (
             self.metered(exchange),
@@ -42,12 +54,15 @@ class Pipeline:
             yield events
 
     @asynccontextmanager
-    async def metered(self, exchange: Exchange) -> AsyncIterator[Meter]:
+    async def metered(self, exchange: Exchange[Any]) -> AsyncIterator[Meter]:
         """Make any other call inside the context, and tell the meter what it used; it is settled on leaving.
 
         A call that fails costs nothing whatever the meter was told, one that is cancelled what it was told so far.
         """
-        async with Settlement(exchange, self._ledger):
+        async with (
+            Settlement(exchange, self._ledger),
+            self._quotas.reserved(exchange),
+        ):
             yield exchange.meter
 
 
@@ -55,10 +70,10 @@ class Settlement:
     """The last step: writes what the exchange used, however it ended.
 
     An exchange that is left without an error, or by a HunminError or a bug, or by cancellation, has succeeded, failed,
-    or been cancelled.
+    or been cancelled. One that a quota has refused has not begun, and leaves nothing.
     """
 
-    def __init__(self, exchange: Exchange, ledger: Ledger) -> None:
+    def __init__(self, exchange: Exchange[Any], ledger: Ledger) -> None:
         self._exchange = exchange
         self._ledger = ledger
 
@@ -68,6 +83,8 @@ class Settlement:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, HunminError) and error.code is ErrorCode.QUOTA_EXCEEDED:
+            return
         exchange, outcome = self._exchange, _outcome(error)
         failed = outcome is Outcome.FAILED
         await self._ledger.settle(

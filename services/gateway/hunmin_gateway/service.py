@@ -16,6 +16,7 @@ from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
 from hunmin_gateway.parts import Parts, attach
 from hunmin_gateway.pipeline import Pipeline
+from hunmin_gateway.quotas.quotas import LEASE_S, Quotas
 from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.welcome import Welcome
 
@@ -36,6 +37,8 @@ class GatewaySettings(Settings):
     key_pepper: Annotated[SecretStr, Field(min_length=32)] | None = None
     # What /generate serves: a TGI server has one model, and its requests name none. None: the first one.
     tgi_model: Annotated[str, Field(min_length=1)] | None = None
+    # After which others give back what a gateway that died had reserved.
+    quota_lease_s: float = Field(default=LEASE_S, ge=1, le=3600)
 
 
 @asynccontextmanager
@@ -50,15 +53,17 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
             await KeyRing(session, pepper=pepper).ensure(bootstrap_key, DEFAULT_ACCOUNT, "bootstrap")
     generation = platform.client("generation")
     platform.on_ready(Welcome(database, pepper, generation, bootstrap_key=bootstrap_key).text)
-    ledger = UsageLedger(database)
+    ledger, quotas = UsageLedger(database), Quotas(database, generation, lease_s=settings.quota_lease_s)
     app = platform.app(title="Hunmin Studio", render_error=render_error, upload_paths=UPLOAD_PATHS)
-    pipeline, tokenizer, tuning = Pipeline(generation, ledger), platform.client("tokenizer"), platform.client("tuning")
+    pipeline = Pipeline(generation, ledger, quotas)
+    tokenizer, tuning = platform.client("tokenizer"), platform.client("tuning")
     attach(app, Parts(database, pepper, pipeline, generation, tokenizer, tuning, settings.tgi_model))
     mount(app)
-    try:
-        yield app
-    finally:
-        await ledger.finish()
+    async with quotas.kept():
+        try:
+            yield app
+        finally:
+            await ledger.finish()
 
 
 async def pepper_of(platform: Platform, settings: GatewaySettings, database: Database) -> bytes:

@@ -1,9 +1,10 @@
-"""The tables of schema `gateway`. Rows are handled by keys/ring.py and usage/ledger.py, and nowhere else."""
+"""The tables of schema `gateway`. Rows are handled by keys/ring.py, in usage/ and in quotas/, and nowhere else."""
 
 from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -11,7 +12,9 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -79,3 +82,56 @@ class Usage(Table):
     error_code: Mapped[str | None]
     started_at: Mapped[datetime]
     duration_s: Mapped[float]  # from the acceptance of the request to the end of its answer
+
+
+class QuotaLimit(Table):
+    """A limit of an account. `model` and `purpose` are `*` where it counts all of them together."""
+
+    __tablename__ = "quota_limits"
+    __table_args__ = (UniqueConstraint("account_id", "model", "purpose", "name"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    model: Mapped[str]
+    purpose: Mapped[str]
+    name: Mapped[str]
+    value: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class QuotaCounter(Table):
+    """What is taken of a limit in the minute or month that begins then; from the epoch on, what runs at a time.
+
+    It refers to no limit by a foreign key: each request would lock its limits for one, and what outlives a limit is
+    tidied away.
+    """
+
+    __tablename__ = "quota_counters"
+    __table_args__ = (CheckConstraint("used >= 0 and reserved >= 0", name="taken"),)
+
+    limit_id: Mapped[str] = mapped_column(primary_key=True)
+    begins_at: Mapped[datetime] = mapped_column(primary_key=True)
+    ends_at: Mapped[datetime | None] = mapped_column(index=True)
+    used: Mapped[int] = mapped_column(BigInteger)
+    reserved: Mapped[int] = mapped_column(BigInteger)
+
+
+class QuotaReservation(Table):
+    """What a running request has reserved of one limit, until its lease runs out.
+
+    One that was swept has given its amount back; it is kept for a late settlement.
+    """
+
+    __tablename__ = "quota_reservations"
+    __table_args__ = (
+        Index("ix_quota_reservations_due", "expires_at", postgresql_where=text("swept_at IS NULL")),
+        Index("ix_quota_reservations_swept_at", "swept_at", postgresql_where=text("swept_at IS NOT NULL")),
+    )
+
+    usage_id: Mapped[str] = mapped_column(primary_key=True)
+    limit_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    begins_at: Mapped[datetime]
+    amount: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[datetime]
+    swept_at: Mapped[datetime | None]

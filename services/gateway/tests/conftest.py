@@ -22,20 +22,33 @@ from fastapi import APIRouter, FastAPI
 from hunmin_contracts import datasets, tokenization
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import (
+    EMBED,
     GENERATE,
+    MEASURE,
+    MEASURE_EMBED,
+    MEASURE_SCORE,
     MODELS,
+    SCORE,
     ChunkEvent,
+    ContinuationScore,
+    Embedding,
+    EmbedRequest,
+    EmbedResponse,
     GenerateEvent,
     GenerateRequest,
+    Measurement,
     ModelInfo,
     ModelList,
     PromptEvent,
+    ScoreRequest,
+    ScoreResponse,
     TokenLogprob,
     TopToken,
     UsageEvent,
 )
 from hunmin_contracts.gradients import (
     GRADIENTS,
+    MEASURE_GRADIENTS,
     ExampleGradient,
     GradientEvent,
     GradientProgress,
@@ -71,7 +84,7 @@ from hunmin_gateway.service import SERVICE
 from hunmin_gateway.tables import ApiKey
 from hunmin_kit.run import Platform, Service, Settings
 from hunmin_kit.testing import Running, running
-from hunmin_kit.web import serve
+from hunmin_kit.web import current_request_id, serve
 from pydantic import Field
 from sqlalchemy import select
 
@@ -177,10 +190,15 @@ class Shelf:
 
 @dataclass
 class Parrot:
-    """The generation service of the tests: what it was asked, and how many sequences run."""
+    """The generation service of the tests: what it was asked, and how many sequences run.
+
+    `metered` is how many tokens of prompt and completions it has told of, by the id of the request.
+    """
 
     shelf: Shelf = field(default_factory=Shelf)
     requests: list[GenerateRequest] = field(default_factory=list)
+    measured: list[object] = field(default_factory=list)
+    metered: dict[str, int] = field(default_factory=dict)
     running: int = 0
     generated: int = 0
 
@@ -214,15 +232,42 @@ class Parrot:
             finally:
                 self.running -= 1
 
+        self._mount_measures(router)
+        _mount_scores(router)
         return _service("generation", router, upload_paths=[IMPORT.path])
 
+    def _mount_measures(self, router: APIRouter) -> None:
+        def measured(request: object, **counts: int) -> Measurement:
+            self.measured.append(request)
+            reference = POET.name + "@1" if request.model.startswith(POET.name) else request.model
+            return Measurement(model=MODEL.name, reference=reference, **counts)
+
+        @serve(router, MEASURE)
+        async def measure(request: GenerateRequest) -> Measurement:
+            prompt = _admit(request)
+            return measured(request, prompt_tokens=len(prompt), max_tokens=_wanted(prompt, request))
+
+        @serve(router, MEASURE_SCORE)
+        async def measure_score(request: ScoreRequest) -> Measurement:
+            return measured(request, prompt_tokens=sum(map(len, [request.prompt, *request.continuations])))
+
+        @serve(router, MEASURE_EMBED)
+        async def measure_embed(request: EmbedRequest) -> Measurement:
+            return measured(request, prompt_tokens=sum(map(len, request.inputs)))
+
+        @serve(router, MEASURE_GRADIENTS)
+        async def measure_gradients(request: GradientRequest, file: BinaryIO) -> Measurement:
+            self.soft_prompt = file.read() if request.has_soft_prompt else None
+            examples = len(request.examples)
+            return measured(request, prompt_tokens=4 * examples, backward_tokens=10 * examples)
+
     async def _answer(self, request: GenerateRequest) -> AsyncIterator[PromptEvent | ChunkEvent | UsageEvent]:
-        if request.model not in (MODEL.name, POET.name + "@1"):
-            raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no model {request.model!r}.")
-        prompt = _text(request)
-        _refuse(prompt, request)
+        prompt = _admit(request)
+        _fail(prompt)
         tokens = [_token(character, None if index == 0 else -1.0, request) for index, character in enumerate(prompt)]
-        wanted = request.max_tokens if request.max_tokens is not None else CONTEXT - len(prompt)
+        wanted = _wanted(prompt, request)
+        request_id = current_request_id()
+        self.metered[request_id] = self.metered.get(request_id, 0) + len(prompt)
         with_logprobs = request.logprobs is not None
         yield PromptEvent(
             prompt_tokens=len(prompt),
@@ -239,6 +284,7 @@ class Parrot:
                     return
                 character = prompt[(step + index) % len(prompt)] if prompt else "가"
                 self.generated += 1
+                self.metered[request_id] += 1
                 is_last = step == wanted - 1
                 is_ended = is_last and prompt.startswith("!end")
                 token = _token("" if is_ended else character, -0.5 / (1 + index), request)
@@ -278,13 +324,40 @@ def _text(request: GenerateRequest) -> str:
     return "".join(chr(part) if isinstance(part, int) else f"{part.role}:{part.content}\n" for part in request.prompt)
 
 
-def _refuse(prompt: str, request: GenerateRequest) -> None:
+def _mount_scores(router: APIRouter) -> None:
+    @serve(router, SCORE)
+    async def score(request: ScoreRequest) -> ScoreResponse:
+        scores = [ContinuationScore(logprob=-1.0, mean_logprob=-1.0, tokens=[]) for _ in request.continuations]
+        return ScoreResponse(
+            scores=scores,
+            prompt_tokens=len(request.prompt),
+            continuation_tokens=sum(map(len, request.continuations)),
+        )
+
+    @serve(router, EMBED)
+    async def embed(request: EmbedRequest) -> EmbedResponse:
+        return EmbedResponse(embeddings=[Embedding(vector=[1.0], tokens=len(one)) for one in request.inputs])
+
+
+def _wanted(prompt: str, request: GenerateRequest) -> int:
+    return request.max_tokens if request.max_tokens is not None else CONTEXT - len(prompt)
+
+
+def _admit(request: GenerateRequest) -> str:
+    """Return the text of the prompt; refuse what can never be served."""
+    if request.model not in (MODEL.name, POET.name, POET.name + "@1"):
+        raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no model {request.model!r}.")
+    prompt = _text(request)
     if len(prompt) + (request.max_tokens or 0) > CONTEXT and not prompt.startswith("!slow"):
         raise HunminError(
             ErrorCode.PROMPT_TOO_LONG,
             f"The prompt has {len(prompt)} tokens and max_tokens is {request.max_tokens}; the model holds {CONTEXT}.",
             param="prompt",
         )
+    return prompt
+
+
+def _fail(prompt: str) -> None:
     if prompt.startswith("!overloaded"):
         raise HunminError(ErrorCode.OVERLOADED, "The queue is full. Retry after 7 s.", retry_after_s=7)
     if prompt.startswith("!crash"):
@@ -474,6 +547,7 @@ async def studio(gateway: Running, parrot: Parrot, tls: ssl.SSLContext) -> Async
         key, key_id = await KeyRing(session, pepper=parts.pepper).create(f"account {new_key()}", "test")
         account_id = await session.scalar(select(ApiKey.account_id).where(ApiKey.id == key_id))
     parrot.requests.clear()
+    parrot.measured.clear()
     parrot.generated = 0
     url = gateway.url("gateway")
     async with (

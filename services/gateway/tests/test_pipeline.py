@@ -51,8 +51,25 @@ class ListLedger(list[UsageRecord]):
         self.append(record)
 
 
+class Free:
+    """Has room for everything."""
+
+    @asynccontextmanager
+    async def reserved(self, _) -> AsyncIterator[None]:
+        yield
+
+
+class Full:
+    """Has room for nothing."""
+
+    @asynccontextmanager
+    async def reserved(self, _) -> AsyncIterator[None]:
+        raise HunminError(ErrorCode.QUOTA_EXCEEDED, "full")
+        yield
+
+
 def exchange(*prompts: str) -> Exchange:
-    caller = Caller(AccountId("acct_1"), ApiKeyId("key_1"))
+    caller = Caller(AccountId("acct_1"), ApiKeyId("key_1"), has_limits=False)
     requests = [GenerateRequest(account_id=AccountId("acct_1"), model="m", prompt=prompt) for prompt in prompts]
     return Exchange(RequestId("req_1"), caller, "/v1/completions", "m", requests)
 
@@ -62,7 +79,7 @@ async def drain(
 ) -> tuple[list, ListLedger]:
     ledger = ListLedger() if ledger is None else ledger
     seen = []
-    async with Pipeline(generation, ledger).run(exchange(*prompts)) as events:
+    async with Pipeline(generation, ledger, Free()).run(exchange(*prompts)) as events:
         await events.accepted()
         seen = [(number, event) async for number, event in events]
     return seen, ledger
@@ -90,6 +107,14 @@ async def test_a_prompt_that_fails_ends_the_others_and_costs_nothing(error, code
     assert generation.open == 0
 
 
+async def test_a_request_that_a_quota_refuses_calls_nothing_and_leaves_no_row():
+    generation, ledger = ScriptedGeneration(a=[PROMPT, USAGE]), ListLedger()
+    with pytest.raises(HunminError, match="full"):
+        async with Pipeline(generation, ledger, Full()).run(exchange("a")):
+            pytest.fail("it was let in")
+    assert (generation.open, ledger) == (0, [])
+
+
 async def test_no_prompt_is_accepted_before_all_are():
     generation = ScriptedGeneration(a=[PROMPT, *CHUNKS, ...], b=[HunminError(ErrorCode.MODEL_NOT_FOUND, "none")])
     with pytest.raises(HunminError, match="none"):
@@ -100,7 +125,7 @@ async def test_a_cancelled_exchange_settles_what_had_arrived_even_if_nobody_read
     generation, ledger = ScriptedGeneration(a=[PROMPT, *CHUNKS, ...]), ListLedger()
 
     async def read() -> None:
-        async with Pipeline(generation, ledger).run(exchange("a")) as events:
+        async with Pipeline(generation, ledger, Free()).run(exchange("a")) as events:
             await anext(events)
             await asyncio.Event().wait()
 
@@ -119,7 +144,7 @@ async def test_a_closed_generator_counts_as_cancelled():
     generation, ledger = ScriptedGeneration(a=[PROMPT, *CHUNKS, ...]), ListLedger()
 
     async def frames() -> AsyncIterator[object]:
-        async with Pipeline(generation, ledger).run(exchange("a")) as events:
+        async with Pipeline(generation, ledger, Free()).run(exchange("a")) as events:
             async for event in events:
                 yield event
 
@@ -156,7 +181,7 @@ class TestMetered:
 
     async def test_settles_the_last_that_each_call_told(self):
         ledger = ListLedger()
-        async with Pipeline(ScriptedGeneration(), ledger).metered(exchange()) as meter:
+        async with Pipeline(ScriptedGeneration(), ledger, Free()).metered(exchange()) as meter:
             meter.record(Tokens(prompt=3))
             meter.record(Tokens(prompt=3, backward=20))
             meter.record(Tokens(prompt=4, completion=2), call=1)
@@ -176,7 +201,7 @@ class TestMetered:
         ledger = ListLedger()
 
         async def call() -> None:
-            async with Pipeline(ScriptedGeneration(), ledger).metered(exchange()) as meter:
+            async with Pipeline(ScriptedGeneration(), ledger, Free()).metered(exchange()) as meter:
                 meter.record(Tokens(prompt=3, backward=20))
                 raise error
 

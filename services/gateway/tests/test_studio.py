@@ -55,6 +55,7 @@ PATHS = {
     "/studio/v1/usage",
     "/studio/v1/usage/summary",
     "/studio/v1/usage.csv",
+    "/studio/v1/quotas",
     "/generate",
     "/generate_stream",
     "/info",

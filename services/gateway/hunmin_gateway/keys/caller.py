@@ -7,7 +7,8 @@ from hunmin_contracts.ids import AccountId, ApiKeyId
 
 @dataclass(frozen=True)
 class Caller:
-    """The account, and the key that spoke for it."""
+    """The account, and the key that spoke for it. An account without limits pays nothing for quotas."""
 
     account_id: AccountId
     key_id: ApiKeyId
+    has_limits: bool

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.keys.text import digest, is_well_formed, new_key, visible_prefix
-from hunmin_gateway.tables import Account, ApiKey
+from hunmin_gateway.tables import Account, ApiKey, QuotaLimit
 
 DEFAULT_ACCOUNT = "default"
 LAST_USED_RESOLUTION = timedelta(minutes=1)  # a write per request would cost more than the look-up
@@ -44,15 +44,16 @@ class KeyRing:
             raise _refused("This is not an API key of this server, or it was mistyped. Check that it was copied whole.")
         is_expired = ApiKey.expires_at.is_not(None) & (ApiKey.expires_at <= func.now())
         is_stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < func.now() - LAST_USED_RESOLUTION)
+        has_limits = select(QuotaLimit.id).where(QuotaLimit.account_id == ApiKey.account_id).exists()
         found = await self._session.execute(
-            select(ApiKey.id, ApiKey.account_id, ApiKey.revoked_at, is_expired, is_stale).where(
+            select(ApiKey.id, ApiKey.account_id, ApiKey.revoked_at, is_expired, is_stale, has_limits).where(
                 ApiKey.digest == digest(key, pepper=self._pepper)
             )
         )
         row = found.one_or_none()
         if row is None:
             raise _refused(f"The API key {visible_prefix(key)}… is unknown here. Ask this server's operator for one.")
-        key_id, account_id, revoked_at, expired, stale = row
+        key_id, account_id, revoked_at, expired, stale, limited = row
         if revoked_at is not None:
             raise _refused(f"The API key {visible_prefix(key)}… was revoked. Use another one.")
         if expired:
@@ -62,7 +63,7 @@ class KeyRing:
             await self._session.execute(
                 update(ApiKey).where(ApiKey.id == key_id, is_stale).values(last_used_at=func.now())
             )
-        return Caller(account_id=AccountId(account_id), key_id=ApiKeyId(key_id))
+        return Caller(account_id=AccountId(account_id), key_id=ApiKeyId(key_id), has_limits=limited)
 
     async def create(self, account: str, name: str, *, lifetime: timedelta | None = None) -> tuple[str, ApiKeyId]:
         """Make a key for the account of that name, which is made too if it is new. The key is returned this once."""

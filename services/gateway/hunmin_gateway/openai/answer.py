@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from hunmin_contracts.generation import GenerateRequest
 from hunmin_kit.web import EventStream
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -28,20 +29,22 @@ class Writer(Protocol, Generic[PieceT]):
         """Return the answer that all pieces make together."""
 
 
-async def answer_whole(pipeline: Pipeline, exchange: Exchange, writer: Writer[PieceT]) -> Response:
+async def answer_whole(pipeline: Pipeline, exchange: Exchange[GenerateRequest], writer: Writer[PieceT]) -> Response:
     """Return the answer in one body, once all of it is there."""
     async with pipeline.run(exchange) as events:
         pieces = [piece async for number, event in events for piece in writer.pieces(number, event)]
     return Response(writer.whole(pieces, _usage(exchange)).model_dump_json(), media_type="application/json")
 
 
-def answer_streamed(pipeline: Pipeline, exchange: Exchange, writer: Writer[PieceT], *, include_usage: bool) -> Response:
+def answer_streamed(
+    pipeline: Pipeline, exchange: Exchange[GenerateRequest], writer: Writer[PieceT], *, include_usage: bool
+) -> Response:
     """Return the answer as a stream. A prompt that is refused is still an error status; a later failure is an event."""
     return EventStream(_frames(pipeline, exchange, writer, include_usage), on_error=error_event)
 
 
 async def _frames(
-    pipeline: Pipeline, exchange: Exchange, writer: Writer[PieceT], include_usage: bool
+    pipeline: Pipeline, exchange: Exchange[GenerateRequest], writer: Writer[PieceT], include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     async with pipeline.run(exchange) as events:
         await events.accepted()
@@ -58,6 +61,6 @@ def _frame(chunk: BaseModel) -> bytes:
     return b"data: " + chunk.model_dump_json().encode() + b"\n\n"
 
 
-def _usage(exchange: Exchange) -> Usage:
+def _usage(exchange: Exchange[GenerateRequest]) -> Usage:
     meter = exchange.meter
     return Usage.of(prompt_tokens=meter.prompt_tokens, completion_tokens=meter.completion_tokens)

@@ -72,10 +72,10 @@ class EmbeddingPage(BaseModel):
 
 async def embed(body: EmbeddingsBody, caller: CallerDep, parts: PartsDep) -> EmbeddingPage:
     """Embed each input: texts that mean alike point alike. Compare them by their inner product."""
-    exchange = Exchange(current_request_id(), caller, "/v1/embeddings", body.model)
     request = EmbedRequest(account_id=caller.account_id, model=body.model, inputs=body.inputs())
+    exchange = Exchange(current_request_id(), caller, "/v1/embeddings", body.model, [request])
     async with parts.pipeline.metered(exchange) as meter:
-        response = await parts.generation.call(EMBED, request)
+        response = await parts.generation.call(EMBED, exchange.requests[0])
         meter.record(Tokens(prompt=sum(embedding.tokens for embedding in response.embeddings)))
     return _page(body, response, exchange.meter.prompt_tokens)
 

@@ -10,6 +10,7 @@ _CODES = {
     ErrorCode.PROMPT_TOO_LONG: "context_length_exceeded",
     ErrorCode.INVALID_PARAMETER: "invalid_value",
     ErrorCode.OVERLOADED: "rate_limit_exceeded",
+    ErrorCode.QUOTA_EXCEEDED: "rate_limit_exceeded",
 }
 _TYPES = {429: "rate_limit_error", 403: "permission_error"}
 # What the generation service calls otherwise.

@@ -1,8 +1,9 @@
 """Input gradients of the Studio dialect: one answer, metered in backward tokens as they are computed."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -20,7 +21,7 @@ from hunmin_kit.web import current_request_id, is_json, validated
 from starlette.responses import Response
 
 from hunmin_gateway.authentication import CallerDep
-from hunmin_gateway.exchange import Exchange, Tokens
+from hunmin_gateway.exchange import Exchange, FileReader, Tokens, no_file
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.studio.router import PREFIX, studio_router
 from hunmin_gateway.studio.uploads import pieces, text_and_file
@@ -52,7 +53,7 @@ class Sent:
     """A batch, and the file that came with it."""
 
     batch: GradientBatch
-    file: AsyncIterable[bytes] | None
+    file: FileReader | None
 
 
 async def _sent(request: Request) -> AsyncGenerator[Sent, None]:
@@ -60,14 +61,14 @@ async def _sent(request: Request) -> AsyncGenerator[Sent, None]:
     media_type = request.headers.get("content-type", "")
     if media_type.startswith("multipart/form-data"):
         async with text_and_file(request, _BATCH, _FILE) as (text, file):
-            yield Sent(validated(GradientBatch, text.encode()), pieces(file))
+            yield Sent(validated(GradientBatch, text.encode()), partial(pieces, file))
         return
     if not is_json(media_type):
         raise HunminError(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send application/json, or multipart/form-data with a soft prompt's file."
         )
     body = validated(GradientBody, await request.body())
-    file_there = None if body.soft_prompt is None else _once(_decoded(body.soft_prompt))
+    file_there = None if body.soft_prompt is None else partial(_once, _decoded(body.soft_prompt))
     yield Sent(GradientBatch(**{name: getattr(body, name) for name in GradientBatch.model_fields}), file_there)
 
 
@@ -101,12 +102,14 @@ async def gradients(sent: Annotated[Sent, Depends(_sent)], caller: CallerDep, pa
     A soft prompt of up to 1 MiB may be in the JSON as base64; a larger one is the part `soft_prompt` of a form, whose
     part `request` is the JSON.
     """
-    exchange = Exchange(current_request_id(), caller, f"{PREFIX}/gradients", sent.batch.model)
     request = GradientRequest(account_id=caller.account_id, has_soft_prompt=sent.file is not None, **dict(sent.batch))
+    exchange = Exchange(
+        current_request_id(), caller, f"{PREFIX}/gradients", request.model, [request], sent.file or no_file
+    )
     response: GradientResponse | None = None
     async with (
         parts.pipeline.metered(exchange) as meter,
-        parts.generation.stream(GRADIENTS, request, sent.file) as events,
+        parts.generation.stream(GRADIENTS, exchange.requests[0], exchange.file()) as events,
     ):
         async for event in events:
             if isinstance(event.root, GradientProgress):

@@ -18,9 +18,9 @@ async def score(body: ScoreBody, caller: CallerDep, parts: PartsDep) -> ScoreRes
     The likeliest verbalizer classifies, the likeliest answer wins a multiple choice; `mean_logprob` does not favour
     short ones. The prompt is computed and counted once.
     """
-    exchange = Exchange(current_request_id(), caller, f"{PREFIX}/score", body.model)
     request = ScoreRequest(account_id=caller.account_id, **dict(body))
+    exchange = Exchange(current_request_id(), caller, f"{PREFIX}/score", body.model, [request])
     async with parts.pipeline.metered(exchange) as meter:
-        response = await parts.generation.call(SCORE, request)
+        response = await parts.generation.call(SCORE, exchange.requests[0])
         meter.record(Tokens(prompt=response.prompt_tokens + response.continuation_tokens))
     return response

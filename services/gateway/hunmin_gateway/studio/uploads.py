@@ -12,7 +12,8 @@ _MAX_TEXT_BYTES = 16 * 2**20  # the limit of a body holds too
 
 
 async def pieces(file: UploadFile) -> AsyncIterator[bytes]:
-    """Yield what the file holds, a piece in memory at a time."""
+    """Yield what the file holds from its beginning, a piece in memory at a time."""
+    await file.seek(0)
     while piece := await file.read(_PIECE_BYTES):
         yield piece
 

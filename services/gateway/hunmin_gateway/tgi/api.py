@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.generation import MODELS, ModelInfo
+from hunmin_contracts.generation import MODELS, GenerateRequest, ModelInfo
 from hunmin_contracts.schema import Empty
 from hunmin_contracts.soft_prompts import DESCRIBE, SoftPromptRequest
 from hunmin_kit.web import EventStream, current_request_id
@@ -146,12 +146,12 @@ async def _base_model(name: str | None, parts: Parts) -> ModelInfo:
     raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no model {name!r} here. There is: {known}.", param="model")
 
 
-def _exchange(endpoint: str, ask: Ask, caller: Caller) -> Exchange:
+def _exchange(endpoint: str, ask: Ask, caller: Caller) -> Exchange[GenerateRequest]:
     prompts = [ask.generate_request(caller.account_id)]
     return Exchange(current_request_id(), caller, endpoint, ask.model, prompts)
 
 
-async def _answer(endpoint: str, ask: Ask, caller: Caller, parts: Parts) -> tuple[Answer, Exchange]:
+async def _answer(endpoint: str, ask: Ask, caller: Caller, parts: Parts) -> tuple[Answer, Exchange[GenerateRequest]]:
     exchange, writer = _exchange(endpoint, ask, caller), Writer(ask)
     async with parts.pipeline.run(exchange) as events:
         async for _, event in events:
@@ -159,7 +159,7 @@ async def _answer(endpoint: str, ask: Ask, caller: Caller, parts: Parts) -> tupl
     return writer.answer(), exchange
 
 
-def _whole(answered: tuple[Answer, Exchange], *, is_list: bool) -> Response:
+def _whole(answered: tuple[Answer, Exchange[GenerateRequest]], *, is_list: bool) -> Response:
     answer, exchange = answered
     body = answer.model_dump_json()
     counts = {
@@ -174,7 +174,9 @@ def _streamed(endpoint: str, ask: Ask, caller: Caller, parts: Parts) -> Response
     return EventStream(_frames(parts.pipeline, exchange, Writer(ask)), on_error=error_event)
 
 
-async def _frames(pipeline: Pipeline, exchange: Exchange, writer: Writer) -> AsyncGenerator[bytes, None]:
+async def _frames(
+    pipeline: Pipeline, exchange: Exchange[GenerateRequest], writer: Writer
+) -> AsyncGenerator[bytes, None]:
     last: StreamPiece | None = None
     async with pipeline.run(exchange) as events:
         await events.accepted()

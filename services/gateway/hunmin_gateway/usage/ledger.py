@@ -1,5 +1,4 @@
-"""The ledger in PostgreSQL: a row per request, written to the end whatever happens to the request. The only statements
-on `usage`."""
+"""The ledger in PostgreSQL: a row per request, written to the end whatever happens to the request."""
 
 import asyncio
 import time
@@ -11,11 +10,11 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId
 from hunmin_kit.data import Database
 from sqlalchemy import literal, select, tuple_
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.tables import Usage
 from hunmin_gateway.usage.record import UsageRecord
+from hunmin_gateway.usage.settling import SETTLE, settling
 
 PATIENCE_S = 30.0  # for a database that restarts; clients wait as long for the end of their answers
 _RETRY_S = 0.5
@@ -23,7 +22,10 @@ _log = structlog.get_logger()
 
 
 class UsageLedger:
-    """Writes rows, each exactly once, also while the database restarts. `finish` it before the service stops."""
+    """Writes rows, each exactly once, also while the database restarts, and settles what quotas hold for them.
+
+    `finish` it before the service stops.
+    """
 
     def __init__(self, database: Database, *, patience_s: float = PATIENCE_S) -> None:
         self._database = database
@@ -31,7 +33,7 @@ class UsageLedger:
         self._unwritten: set[asyncio.Task[None]] = set()
 
     async def settle(self, record: UsageRecord) -> None:
-        """Write the row in its own transaction; if the caller is cancelled meanwhile, it is written all the same."""
+        """Write the row and settle it in one transaction, to the end also if the caller is cancelled meanwhile."""
         writing = asyncio.create_task(self._write(record))
         self._unwritten.add(writing)
         writing.add_done_callback(self._unwritten.discard)
@@ -46,8 +48,8 @@ class UsageLedger:
         while True:
             try:
                 async with self._database.session() as session:
-                    # A connection that broke while committing may have committed: trying again must not add a row.
-                    await session.execute(insert(Usage).values(**asdict(record)).on_conflict_do_nothing())
+                    # A connection that broke while committing may have committed: trying again must not settle twice.
+                    await session.execute(SETTLE, settling(record))
                 return
             except HunminError as error:
                 if error.code is not ErrorCode.UNAVAILABLE or time.monotonic() > give_up_at:

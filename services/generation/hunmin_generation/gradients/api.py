@@ -16,24 +16,31 @@ from hunmin_contracts.gradients import (
     GradientResult,
 )
 from hunmin_kit.web import serve
+from hunmin_modeling.gradient import Gradients
 
 from hunmin_generation.gradients.answer import write_answer
 from hunmin_generation.gradients.batch import read_batch
-from hunmin_generation.gradients.models import GradientModels
+from hunmin_generation.gradients.models import GradientModel, GradientModels
 from hunmin_generation.resolution import Resolver
 from hunmin_generation.soft_prompts.api import mapped
+from hunmin_generation.soft_prompts.library import HeldSoftPrompt
 
 
 def routes(resolver: Resolver, models: GradientModels) -> APIRouter:
     """Mount the endpoints."""
     router = APIRouter()
 
+    async def read(
+        request: GradientRequest, model: GradientModel, file: BinaryIO, named: HeldSoftPrompt | None
+    ) -> Gradients:
+        sent = mapped(file) if request.has_soft_prompt else None
+        return await asyncio.to_thread(read_batch, request, model, sent, named)
+
     @serve(router, GRADIENTS)
     async def gradients(request: GradientRequest, file: BinaryIO) -> AsyncGenerator[GradientEvent, None]:
         async with resolver.resolve(request.account_id, request.model) as target:
             model = models.get(target.model.name)
-            sent = mapped(file) if request.has_soft_prompt else None
-            batch = await asyncio.to_thread(read_batch, request, model, sent, target.soft_prompt)
+            batch = await read(request, model, file, target.soft_prompt)
             async with aclosing(model.worker.compute(batch)) as steps:
                 async for usage in steps:
                     yield GradientEvent(GradientProgress(usage=usage))
@@ -41,10 +48,9 @@ def routes(resolver: Resolver, models: GradientModels) -> APIRouter:
             yield GradientEvent(GradientResult(response=response))
 
     @serve(router, MEASURE_GRADIENTS)
-    async def measure_gradients(request: GradientRequest) -> Measurement:
+    async def measure_gradients(request: GradientRequest, file: BinaryIO) -> Measurement:
         async with resolver.resolve(request.account_id, request.model) as target:
-            model = models.get(target.model.name)
-            examples = (await asyncio.to_thread(read_batch, request, model, target.soft_prompt)).examples
+            examples = (await read(request, models.get(target.model.name), file, target.soft_prompt)).examples
             return target.model.measurement(
                 target.soft_prompt,
                 prompt_tokens=sum(len(example.prompt) for example in examples),

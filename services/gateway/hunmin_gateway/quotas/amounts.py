@@ -1,0 +1,58 @@
+"""What a call takes of each kind of limit: at most, before it is made, and in truth, once it is over. Pure: no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from hunmin_contracts.quotas import LimitName, Purpose
+
+Unit = Literal["requests", "tokens", "backward_tokens"]
+Span = Literal["minute", "month"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a limit counts, and over which span of the calendar; None: at a time."""
+
+    unit: Unit
+    span: Span | None
+
+
+KINDS: Mapping[LimitName, Kind] = MappingProxyType(
+    {
+        LimitName.REQUESTS_PER_MINUTE: Kind("requests", "minute"),
+        LimitName.CONCURRENT_REQUESTS: Kind("requests", None),
+        LimitName.TOKENS_PER_MINUTE: Kind("tokens", "minute"),
+        LimitName.TOKENS_PER_MONTH: Kind("tokens", "month"),
+        LimitName.BACKWARD_TOKENS_PER_MINUTE: Kind("backward_tokens", "minute"),
+        LimitName.BACKWARD_TOKENS_PER_MONTH: Kind("backward_tokens", "month"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What a call takes of each unit."""
+
+    requests: int = 0
+    tokens: int = 0
+    backward_tokens: int = 0
+
+    def reserved(self) -> dict[LimitName, int]:
+        """Return what is reserved under each name, where it is anything."""
+        return {name: amount for name, kind in KINDS.items() if (amount := self._of(kind))}
+
+    def used(self) -> dict[LimitName, int]:
+        """Return what stays taken under each name once the call is over: nothing of what runs at a time."""
+        return {name: self._of(kind) for name, kind in KINDS.items() if kind.span is not None}
+
+    def _of(self, kind: Kind) -> int:
+        amount: int = getattr(self, kind.unit)
+        return amount
+
+
+def counts(purpose: Purpose, name: LimitName) -> bool:
+    """Tell whether a limit of that name counts calls of that purpose: gradients have backward tokens, others tokens."""
+    foreign = "tokens" if purpose is Purpose.GRADIENT else "backward_tokens"
+    return KINDS[name].unit != foreign

@@ -1,0 +1,169 @@
+"""Quotas as a step of the pipeline: reserved before a call, settled with its usage (usage/settling.py).
+
+What a gateway runs here has a lease that it renews; what a dead one has reserved is given back when that runs out.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+from hunmin_contracts.ids import AccountId
+from hunmin_contracts.quotas import ANY, LimitName, Purpose
+from hunmin_kit.data import Database
+from hunmin_kit.web import Client
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from hunmin_gateway.exchange import Exchange
+from hunmin_gateway.quotas.amounts import KINDS, Amounts, counts
+from hunmin_gateway.quotas.headers import tell
+from hunmin_gateway.quotas.measuring import measure
+from hunmin_gateway.quotas.state import LimitState, Refused, rate_limit_headers, refusal
+from hunmin_gateway.quotas.statements import COUNTERS, RENEW, RESERVE, SWEEP, TIDY_COUNTERS, TIDY_RESERVATIONS
+from hunmin_gateway.tables import QuotaLimit
+
+# Longer than the ledger waits for a database that restarts, or what still runs would be given back when it is there.
+LEASE_S = 60.0
+_TURNS = 3  # in which a lease is renewed before it runs out
+ResultT = TypeVar("ResultT")
+_log = structlog.get_logger()
+
+
+class Quotas:
+    """Reserves for one gateway. Several share a database, and no limit is ever exceeded between them."""
+
+    def __init__(self, database: Database, generation: Client, *, lease_s: float = LEASE_S) -> None:
+        self._database = database
+        self._generation = generation
+        self._lease_s = lease_s
+        self._running: set[str] = set()
+
+    @asynccontextmanager
+    async def reserved(self, exchange: Exchange[Any]) -> AsyncIterator[None]:
+        """Hold what the exchange may use as long as the context is open; QUOTA_EXCEEDED if a limit has no room for it.
+
+        Whoever opens it settles the exchange afterwards, however it ends, also if it could not be opened.
+        """
+        try:
+            if exchange.caller.has_limits:
+                await self._reserve(exchange)
+            yield
+        finally:
+            self._running.discard(exchange.id)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Renew leases and sweep, as long as the context is open."""
+        keeping = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def renew(self) -> None:
+        """Put off when the leases of what runs here run out, in one statement."""
+        if self._running:
+            async with self._database.session() as session:
+                await session.execute(RENEW, {"usage_ids": sorted(self._running), "lease_s": self._lease_s})
+
+    async def sweep(self) -> int:
+        """Give back what is reserved for calls whose lease has run out; return how many they were."""
+        async with self._database.session() as session:
+            swept: int = (await session.execute(SWEEP)).scalar_one()
+        if swept:
+            _log.warning("quota.calls.swept", count=swept)
+        return swept
+
+    async def tidy(self) -> None:
+        """Delete what no call will ask for any more."""
+        async with self._database.session() as session:
+            await session.execute(TIDY_COUNTERS)
+            await session.execute(TIDY_RESERVATIONS)
+
+    async def _reserve(self, exchange: Exchange[Any]) -> None:
+        limits = await self._limits(exchange.caller.account_id, exchange.purpose)
+        if not limits:
+            return
+        amounts, model = Amounts(requests=1), str(ANY)
+        if any(limit.model != ANY or KINDS[LimitName(limit.name)].unit != "requests" for limit in limits):
+            amounts, model = await measure(exchange, self._generation)
+        self._running.add(exchange.id)
+        tell(rate_limit_headers(await _to_its_end(self._take(exchange, amounts.reserved(), model))))
+
+    async def _limits(self, account_id: AccountId, purpose: Purpose) -> Sequence[Row[tuple[str, str]]]:
+        """Return name and model of the limits that may apply."""
+        query = select(QuotaLimit.name, QuotaLimit.model)
+        async with self._database.session() as session:
+            found = await session.execute(
+                query.where(QuotaLimit.account_id == account_id, QuotaLimit.purpose.in_([ANY, purpose]))
+            )
+        return [limit for limit in found.all() if counts(purpose, LimitName(limit.name))]
+
+    async def _take(self, exchange: Exchange[Any], amounts: Mapping[LimitName, int], model: str) -> list[LimitState]:
+        """Reserve the amounts, all of them or none."""
+        async with self._database.session() as session:
+            reserved = await session.execute(
+                RESERVE,
+                {
+                    "names": [*amounts],
+                    "amounts": [*amounts.values()],
+                    "spans": [KINDS[name].span for name in amounts],
+                    "account_id": exchange.caller.account_id,
+                    "model": model,
+                    "purpose": exchange.purpose,
+                    "usage_id": exchange.id,
+                    "lease_s": self._lease_s,
+                },
+            )
+            rows = reserved.all()
+            if all(row.used is not None for row in rows):
+                return [_state(row, row.used, row.reserved) for row in rows]
+            refused = await _refused(session, rows)
+            tell(rate_limit_headers(one.state for one in refused))
+            raise refusal(refused)  # which rolls back
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / _TURNS)
+            try:
+                await self.renew()
+                await self.sweep()
+                await self.tidy()
+            except Exception as error:  # the consumer's edge: the next turn tries again, and leases last for several
+                _log.error("quota.keeping.failed", exc_info=error)
+
+
+async def _refused(session: AsyncSession, rows: Sequence[Row[Any]]) -> list[Refused]:
+    """Return the limits that had no room, with what stands in their counters."""
+    full = [row for row in rows if row.used is None]
+    counters = await session.execute(
+        COUNTERS, {"limit_ids": [row.id for row in full], "beginnings": [row.begins_at for row in full]}
+    )
+    counted = {limit_id: (used, reserved) for limit_id, used, reserved in counters}
+    return [Refused(_state(row, *counted.get(row.id, (0, 0))), row.amount) for row in full]
+
+
+def _state(row: Row[Any], used: int, reserved: int) -> LimitState:
+    return LimitState(
+        name=LimitName(row.name),
+        model=row.model,
+        purpose=row.purpose,
+        value=row.value,
+        used=used,
+        reserved=reserved,
+        resets_at=row.ends_at,
+        read_at=row.read_at,
+    )
+
+
+async def _to_its_end(work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Await `work`. If the caller is cancelled meanwhile it is finished first: what may be reserved must be known."""
+    working = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.gather(working, return_exceptions=True)
+        raise

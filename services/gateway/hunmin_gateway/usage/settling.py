@@ -1,0 +1,51 @@
+"""The statement that ends a request: its row of usage, and what quotas hold for it, together or not at all."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from hunmin_contracts.usage import Outcome
+from sqlalchemy import text
+
+from hunmin_gateway.quotas.amounts import Amounts
+from hunmin_gateway.usage.record import UsageRecord
+
+_NAMES = [field.name for field in fields(UsageRecord)]
+
+# The row's id is the key: who writes it a second time writes nothing, and settles nothing. What a sweep gave back is
+# not given back again, but what was used counts all the same, in the minute and the month in which the request began.
+SETTLE = text(f"""
+WITH written AS (
+    INSERT INTO usage ({", ".join(_NAMES)}) VALUES ({", ".join(f":{name}" for name in _NAMES)})
+    ON CONFLICT DO NOTHING RETURNING id
+), freed AS (
+    DELETE FROM quota_reservations AS held USING written WHERE held.usage_id = written.id
+    RETURNING held.limit_id, held.begins_at, held.name,
+              CASE WHEN held.swept_at IS NULL THEN held.amount ELSE 0 END AS amount
+), settled AS (
+    SELECT counter.limit_id, counter.begins_at, freed.amount, coalesce(spent.amount, 0) AS spent
+    FROM freed
+    JOIN quota_counters AS counter ON counter.limit_id = freed.limit_id AND counter.begins_at = freed.begins_at
+    LEFT JOIN unnest(CAST(:spent_names AS text[]), CAST(:spent_amounts AS bigint[])) AS spent (name, amount)
+              ON spent.name = freed.name
+    ORDER BY counter.limit_id, counter.begins_at
+    FOR UPDATE OF counter
+)
+UPDATE quota_counters AS counter
+SET reserved = counter.reserved - settled.amount, used = counter.used + settled.spent
+FROM settled WHERE counter.limit_id = settled.limit_id AND counter.begins_at = settled.begins_at
+""")  # noqa: S608  # the names are those of our own fields
+
+
+def settling(record: UsageRecord) -> Mapping[str, Any]:
+    """Return what SETTLE is given: a failed request costs nothing, not even the request."""
+    spent = (
+        Amounts()
+        if record.status is Outcome.FAILED
+        else Amounts(
+            requests=1,
+            tokens=record.prompt_tokens + record.completion_tokens,
+            backward_tokens=record.backward_tokens,
+        )
+    ).used()
+    return asdict(record) | {"spent_names": [*spent], "spent_amounts": [*spent.values()]}

@@ -1,0 +1,258 @@
+"""Reservations over their life: swept, renewed, settled late, settled twice, cancelled midway, all at once."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.generation import GenerateRequest
+from hunmin_contracts.ids import ApiKeyId, RequestId
+from hunmin_contracts.quotas import LimitName
+from hunmin_contracts.usage import Outcome
+from hunmin_gateway.exchange import Exchange
+from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.pipeline import Pipeline
+from hunmin_gateway.quotas.limits import Limits
+from hunmin_gateway.quotas.quotas import Quotas
+from hunmin_gateway.tables import Account
+from hunmin_gateway.usage.ledger import UsageLedger
+from hunmin_gateway.usage.record import UsageRecord
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MODEL = "team/parrot"
+PROMPT, MAX_TOKENS = "가나다", 5
+COST = len(PROMPT) + MAX_TOKENS
+SHORT_S = 0.05  # a lease that is over soon
+LONG_S = 60.0
+
+
+class Desk:
+    """A gateway's quotas and ledger, for one account."""
+
+    def __init__(self, studio, *, lease_s: float = LONG_S, database=None) -> None:
+        database = database or studio.parts.database
+        self._studio = studio
+        self.quotas = Quotas(database, studio.parts.generation, lease_s=lease_s)
+        self.ledger = UsageLedger(database)
+
+    def exchange(self, max_tokens: int = MAX_TOKENS) -> Exchange[GenerateRequest]:
+        account_id = self._studio.account_id
+        request = GenerateRequest(account_id=account_id, model=MODEL, prompt=PROMPT, max_tokens=max_tokens)
+        caller = Caller(account_id, ApiKeyId("key_1"), has_limits=True)
+        return Exchange(RequestId("req_1"), caller, "/v1/completions", MODEL, [request])
+
+    def record(self, exchange: Exchange, *, tokens: int = 4, status: Outcome = Outcome.SUCCEEDED) -> UsageRecord:
+        return UsageRecord(
+            id=exchange.id,
+            request_id=exchange.request_id,
+            account_id=exchange.caller.account_id,
+            key_id=exchange.caller.key_id,
+            model=MODEL,
+            endpoint=exchange.endpoint,
+            prompt_tokens=tokens,
+            completion_tokens=0,
+            backward_tokens=0,
+            status=status,
+            error_code=None,
+            started_at=datetime.now(UTC),
+            duration_s=0.1,
+        )
+
+    async def reserve(self, exchange: Exchange) -> None:
+        """Reserve, and die: nothing is renewed or settled."""
+        async with self.quotas.reserved(exchange):
+            pass
+
+
+async def limit(studio, **values: int) -> None:
+    async with studio.parts.database.session() as session:
+        account = await session.scalar(select(Account.name).where(Account.id == studio.account_id))
+        for name, value in values.items():
+            await Limits(session).set(account, LimitName(name), value)
+
+
+async def taken(studio) -> tuple[int, int]:
+    """Return what is used and reserved of the account's tokens of this month."""
+    quotas = (await studio.http.get("/studio/v1/quotas")).json()["data"]
+    return next((quota["used"], quota["reserved"]) for quota in quotas if quota["name"] == "tokens_per_month")
+
+
+class TestLease:
+    async def test_that_runs_out_gives_back_what_a_dead_gateway_reserved(self, studio):
+        await limit(studio, tokens_per_month=COST, concurrent_requests=1)
+        dead, alive = Desk(studio, lease_s=SHORT_S), Desk(studio)
+        await dead.reserve(dead.exchange())
+        with pytest.raises(HunminError) as refused:
+            await alive.reserve(alive.exchange())
+        assert refused.value.code is ErrorCode.QUOTA_EXCEEDED
+        await asyncio.sleep(2 * SHORT_S)
+        for _ in range(2):
+            await alive.quotas.sweep()
+            assert await taken(studio) == (0, 0)
+        await alive.reserve(alive.exchange())
+
+    async def test_that_is_renewed_does_not_run_out(self, studio):
+        await limit(studio, tokens_per_month=COST)
+        desk = Desk(studio, lease_s=1.0)
+        exchange = desk.exchange()
+        async with desk.quotas.reserved(exchange):
+            for _ in range(4):
+                await asyncio.sleep(0.4)
+                await desk.quotas.renew()
+                await desk.quotas.sweep()
+                assert await taken(studio) == (0, COST)
+        await desk.ledger.settle(desk.record(exchange))
+        assert await taken(studio) == (4, 0)
+
+    async def test_is_renewed_and_swept_while_the_gateway_runs(self, studio):
+        await limit(studio, tokens_per_month=2 * COST)
+        desk = Desk(studio, lease_s=0.6)
+        async with desk.quotas.kept(), desk.quotas.reserved(desk.exchange()):
+            await desk.reserve(desk.exchange())
+            assert await taken(studio) == (0, 2 * COST)
+            await asyncio.sleep(1.8)
+            assert await taken(studio) == (0, COST)
+
+
+class TestSettlement:
+    @pytest.mark.parametrize("status", Outcome)
+    async def test_that_comes_late_counts_once_and_gives_back_nothing_twice(self, studio, status):
+        await limit(studio, tokens_per_month=COST)
+        dead, alive = Desk(studio, lease_s=SHORT_S), Desk(studio)
+        late, other = dead.exchange(), alive.exchange()
+        await dead.reserve(late)
+        await asyncio.sleep(2 * SHORT_S)
+        await alive.quotas.sweep()
+        await alive.reserve(other)  # what was given back belongs to another now
+        cost = 0 if status is Outcome.FAILED else 4
+        for _ in range(2):
+            await dead.ledger.settle(dead.record(late, status=status))
+            assert await taken(studio) == (cost, COST)
+        await alive.ledger.settle(alive.record(other))
+        assert await taken(studio) == (cost + 4, 0)
+
+    async def test_at_the_same_time_several_times_settles_once(self, studio):
+        await limit(studio, tokens_per_month=100)
+        desk = Desk(studio)
+        exchange = desk.exchange()
+        await desk.reserve(exchange)
+        await asyncio.gather(*(desk.ledger.settle(desk.record(exchange)) for _ in range(5)))
+        assert await taken(studio) == (4, 0)
+        assert len(await studio.usage()) == 1
+
+    async def test_of_what_was_never_reserved_counts_nothing(self, studio):
+        desk = Desk(studio)
+        await desk.ledger.settle(desk.record(desk.exchange()))
+        await limit(studio, tokens_per_month=100)
+        assert await taken(studio) == (0, 0)
+        assert len(await studio.usage()) == 1
+
+    async def test_outlives_the_limit(self, studio):
+        await limit(studio, tokens_per_month=100)
+        desk = Desk(studio)
+        exchange = desk.exchange()
+        await desk.reserve(exchange)
+        async with studio.parts.database.session() as session:
+            (listed,) = await Limits(session).list(studio.account_id)
+            await Limits(session).remove(listed.quota.id)
+        await desk.ledger.settle(desk.record(exchange))
+        assert len(await studio.usage()) == 1
+
+    async def test_whose_commit_is_not_heard_of_is_tried_again_and_settles_once(self, studio):
+        await limit(studio, tokens_per_month=100)
+        desk = Desk(studio)
+        exchange = desk.exchange()
+        await desk.reserve(exchange)
+        await UsageLedger(UnheardDatabase(studio.parts.database)).settle(desk.record(exchange))
+        assert await taken(studio) == (4, 0)
+
+
+class UnheardDatabase:
+    """A database that is lost as it has committed for the first time."""
+
+    def __init__(self, database) -> None:
+        self._database = database
+        self._is_lost = True
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        async with self._database.session() as session:
+            yield session
+        if self._is_lost:
+            self._is_lost = False
+            raise HunminError(ErrorCode.UNAVAILABLE, "The database cannot be reached.")
+
+
+class TestCancelled:
+    async def test_while_it_is_reserved_leaves_nothing_reserved(self, studio):
+        await limit(studio, tokens_per_month=100)
+        desk = Desk(studio)
+        pipeline = Pipeline(studio.parts.generation, desk.ledger, desk.quotas)
+        await desk.reserve(first := desk.exchange())
+
+        async def ask() -> None:
+            async with pipeline.run(desk.exchange()):
+                pytest.fail("it was let in")
+
+        async with studio.parts.database.session() as session:
+            await session.execute(
+                text(
+                    "SELECT 1 FROM quota_counters JOIN quota_limits ON id = limit_id WHERE account_id = :id FOR UPDATE"
+                ),
+                {"id": studio.account_id},
+            )
+            asking = asyncio.create_task(ask())
+            while not await session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            await asyncio.sleep(0.05)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await taken(studio) == (0, COST)
+        await desk.ledger.settle(desk.record(first))
+        assert await taken(studio) == (4, 0)
+        assert [row["status"] for row in await studio.usage()] == ["succeeded", "cancelled"]
+
+
+class TestTogether:
+    async def test_no_statement_waits_for_another_in_a_circle(self, studio):
+        """Each of these does everything at random; a deadlock is an error, and so is a count that is off by one."""
+        room = 20
+        limits = {
+            "tokens_per_month": room * COST,
+            "tokens_per_minute": room * COST,
+            "requests_per_minute": 100_000,
+            "concurrent_requests": room,
+        }
+        await limit(studio, **limits)
+        used: list[int] = []
+
+        async def work(seed: int) -> None:
+            dice = random.Random(seed)  # noqa: S311  # a seeded test
+            desk = Desk(studio, lease_s=dice.choice([0.01, LONG_S]))
+            for _ in range(12):
+                exchange = desk.exchange()
+                tokens = dice.randrange(2)
+                async with AsyncExitStack() as stack:
+                    try:
+                        await stack.enter_async_context(desk.quotas.reserved(exchange))
+                    except HunminError as error:
+                        assert error.code is ErrorCode.QUOTA_EXCEEDED  # noqa: PT017
+                        continue
+                    await asyncio.sleep(dice.random() * 0.02)
+                    await dice.choice([desk.quotas.sweep, desk.quotas.renew, desk.quotas.tidy])()
+                    record = desk.record(exchange, tokens=tokens)
+                    await asyncio.gather(*(desk.ledger.settle(record) for _ in range(dice.choice([1, 2]))))
+                    used.append(tokens)
+
+        await asyncio.gather(*(work(seed) for seed in range(24)))
+        assert len(used) > 24
+        assert await taken(studio) == (sum(used), 0)
+        quotas = (await studio.http.get("/studio/v1/quotas")).json()["data"]
+        assert [quota["reserved"] for quota in quotas] == [0] * 4
