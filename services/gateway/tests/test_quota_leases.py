@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.pipeline import Pipeline
 from hunmin_gateway.quotas.limits import Limits
 from hunmin_gateway.quotas.quotas import Quotas
-from hunmin_gateway.tables import Account
+from hunmin_gateway.tables import Account, QuotaLimit
 from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.record import UsageRecord
 from sqlalchemy import select, text
@@ -35,11 +36,10 @@ LONG_S = 60.0
 class Desk:
     """A gateway's quotas and ledger, for one account."""
 
-    def __init__(self, studio, *, lease_s: float = LONG_S, database=None) -> None:
-        database = database or studio.parts.database
+    def __init__(self, studio, *, lease_s: float = LONG_S) -> None:
         self._studio = studio
-        self.quotas = Quotas(database, studio.parts.generation, lease_s=lease_s)
-        self.ledger = UsageLedger(database)
+        self.quotas = Quotas(studio.parts.database, studio.parts.generation, lease_s=lease_s)
+        self.ledger = UsageLedger(studio.parts.database)
 
     def exchange(self, max_tokens: int = MAX_TOKENS) -> Exchange[GenerateRequest]:
         account_id = self._studio.account_id
@@ -189,35 +189,128 @@ class UnheardDatabase:
             raise HunminError(ErrorCode.UNAVAILABLE, "The database cannot be reached.")
 
 
+class LateDatabase:
+    """A database whose commits arrive, but a while after they were sent, whoever has stopped to wait for them."""
+
+    def __init__(self, database) -> None:
+        self._database = database
+        self.is_committing = asyncio.Event()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        transaction = self._database.session()
+        yield await transaction.__aenter__()
+        committing = asyncio.create_task(self._commit(transaction))
+        await asyncio.shield(committing)
+
+    async def _commit(self, transaction) -> None:
+        self.is_committing.set()
+        await asyncio.sleep(0.3)
+        await transaction.__aexit__(None, None, None)
+
+
 class TestCancelled:
-    async def test_while_it_is_reserved_leaves_nothing_reserved(self, studio):
+    async def test_as_its_reservation_is_committed_leaves_nothing_reserved(self, studio):
         await limit(studio, tokens_per_month=100)
-        desk = Desk(studio)
-        pipeline = Pipeline(studio.parts.generation, desk.ledger, desk.quotas)
-        await desk.reserve(first := desk.exchange())
+        desk, database = Desk(studio), LateDatabase(studio.parts.database)
+        pipeline = Pipeline(studio.parts.generation, desk.ledger, Quotas(database, studio.parts.generation))
 
         async def ask() -> None:
             async with pipeline.run(desk.exchange()):
                 pytest.fail("it was let in")
 
-        async with studio.parts.database.session() as session:
-            await session.execute(
-                text(
-                    "SELECT 1 FROM quota_counters JOIN quota_limits ON id = limit_id WHERE account_id = :id FOR UPDATE"
-                ),
-                {"id": studio.account_id},
-            )
-            asking = asyncio.create_task(ask())
-            while not await session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            asking.cancel()
-            await asyncio.sleep(0.05)
+        asking = asyncio.create_task(ask())
+        for _ in range(2):  # the limits are read, then the reservation is made
+            await asyncio.wait_for(database.is_committing.wait(), 5)
+            database.is_committing.clear()
+        asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert await taken(studio) == (0, COST)
-        await desk.ledger.settle(desk.record(first))
+        await asyncio.sleep(0.5)
+        assert await taken(studio) == (0, 0)
+        assert [row["status"] for row in await studio.usage()] == ["cancelled"]
+
+
+class TestLocks:
+    """Deadlocks are ruled out by an order, and each statement is looked at while it waits."""
+
+    @pytest.mark.parametrize("statement", ["reserve", "settle", "sweep"])
+    async def test_whoever_waits_for_a_counter_holds_none_behind_it(self, studio, statement):
+        await limit(studio, tokens_per_month=100, tokens_per_minute=100, requests_per_minute=100)
+        desk = Desk(studio, lease_s=SHORT_S if statement == "sweep" else LONG_S)
+        await desk.reserve(held := desk.exchange())
+        await asyncio.sleep(2 * SHORT_S)
+        async with studio.parts.database.session() as blocker, studio.parts.database.session() as other:
+            first, *behind = await counters(other, studio)
+            await lock(blocker, "quota_counters", first)
+            doing = asyncio.create_task(
+                {
+                    "reserve": lambda: desk.reserve(desk.exchange()),
+                    "settle": lambda: desk.ledger.settle(desk.record(held)),
+                    "sweep": desk.quotas.sweep,
+                }[statement]()
+            )
+            await waiting(other)
+            for limit_id in behind:
+                await lock(other, "quota_counters", limit_id)  # nobody holds it
+        await doing
+
+    async def test_who_settles_holds_no_counter_while_it_waits_for_a_reservation(self, studio):
+        await limit(studio, tokens_per_month=100, tokens_per_minute=100, requests_per_minute=100)
+        desk = Desk(studio)
+        await desk.reserve(held := desk.exchange())
+        async with studio.parts.database.session() as blocker, studio.parts.database.session() as other:
+            found = await counters(other, studio)
+            await lock(blocker, "quota_reservations", found[-1])
+            settling = asyncio.create_task(desk.ledger.settle(desk.record(held)))
+            await waiting(other)
+            for limit_id in found:
+                await lock(other, "quota_counters", limit_id)
+        await settling
         assert await taken(studio) == (4, 0)
-        assert [row["status"] for row in await studio.usage()] == ["succeeded", "cancelled"]
+
+    @pytest.mark.parametrize("statement", ["renew", "sweep"])
+    async def test_who_renews_or_sweeps_passes_over_what_is_just_being_settled(self, studio, statement):
+        await limit(studio, tokens_per_month=100, tokens_per_minute=100)
+        desk = Desk(studio, lease_s=SHORT_S)
+        async with desk.quotas.reserved(desk.exchange()):
+            await asyncio.sleep(2 * SHORT_S)
+            async with studio.parts.database.session() as blocker:
+                for limit_id in await counters(blocker, studio):
+                    await lock(blocker, "quota_reservations", limit_id)
+                await asyncio.wait_for(getattr(desk.quotas, statement)(), 2)
+        assert await taken(studio) == (0, COST)
+
+
+async def counters(session, studio) -> list[str]:
+    """Return the ids of the account's limits, in the order in which all take their counters."""
+    found = await session.scalars(
+        select(QuotaLimit.id).where(QuotaLimit.account_id == studio.account_id).order_by(QuotaLimit.id)
+    )
+    return list(found)
+
+
+async def lock(session, table: str, limit_id: str) -> None:
+    """Lock what there is of a limit; an error if anyone else holds it."""
+    statement = f"SELECT 1 FROM {table} WHERE limit_id = :id FOR UPDATE NOWAIT"  # noqa: S608  # ours
+    assert (await session.execute(text(statement), {"id": limit_id})).all()
+
+
+# Not pg_stat_activity, which stands still within a transaction.
+WAITING = """
+SELECT count(*) FROM pg_locks AS wanted WHERE NOT granted AND EXISTS (
+    SELECT FROM pg_locks AS held JOIN pg_database ON pg_database.oid = held.database
+    WHERE held.pid = wanted.pid AND datname = current_database()
+)
+"""
+
+
+async def waiting(session) -> None:
+    """Return once somebody waits for a lock."""
+    deadline = time.monotonic() + 5
+    while not await session.scalar(text(WAITING)):
+        assert time.monotonic() < deadline, "nobody waits"
+        await asyncio.sleep(0.01)
 
 
 class TestTogether:
