@@ -198,6 +198,7 @@ class Parrot:
     shelf: Shelf = field(default_factory=Shelf)
     requests: list[GenerateRequest] = field(default_factory=list)
     measured: list[object] = field(default_factory=list)
+    soft_prompts: list[bytes] = field(default_factory=list)  # the files that came with gradients, to be measured too
     metered: dict[str, int] = field(default_factory=dict)
     running: int = 0
     generated: int = 0
@@ -224,7 +225,7 @@ class Parrot:
 
         @serve(router, GRADIENTS)
         async def gradients(request: GradientRequest, file: BinaryIO) -> AsyncIterator[GradientEvent]:
-            self.soft_prompt = file.read() if request.has_soft_prompt else None
+            self.soft_prompts += [file.read()] if request.has_soft_prompt else []
             self.running += 1
             try:
                 async for event in _differentiate(request):
@@ -257,7 +258,7 @@ class Parrot:
 
         @serve(router, MEASURE_GRADIENTS)
         async def measure_gradients(request: GradientRequest, file: BinaryIO) -> Measurement:
-            self.soft_prompt = file.read() if request.has_soft_prompt else None
+            self.soft_prompts += [file.read()] if request.has_soft_prompt else []
             examples = len(request.examples)
             return measured(request, prompt_tokens=4 * examples, backward_tokens=10 * examples)
 
@@ -548,6 +549,7 @@ async def studio(gateway: Running, parrot: Parrot, tls: ssl.SSLContext) -> Async
         account_id = await session.scalar(select(ApiKey.account_id).where(ApiKey.id == key_id))
     parrot.requests.clear()
     parrot.measured.clear()
+    parrot.soft_prompts.clear()
     parrot.generated = 0
     url = gateway.url("gateway")
     async with (

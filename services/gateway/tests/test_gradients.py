@@ -92,14 +92,14 @@ class TestGradients:
     async def test_take_a_soft_prompt_in_the_json_or_beside_it(self, studio):
         file = bytes(range(256))
         response = await studio.http.post(PATH, json=body(soft_prompt=base64.b64encode(file).decode()))
-        assert (response.status_code, studio.parrot.soft_prompt) == (200, file)
+        assert (response.status_code, studio.parrot.soft_prompts.pop()) == (200, file)
         large = file * 2**14
         form = {"data": {"request": json.dumps(body(None, None))}, "files": {"soft_prompt": ("x", large)}}
         response = await studio.http.post(PATH, **form)
-        assert (response.status_code, studio.parrot.soft_prompt) == (200, large)
+        assert (response.status_code, studio.parrot.soft_prompts.pop()) == (200, large)
         assert len(response.json()["examples"]) == 2
         assert (await studio.http.post(PATH, json=body())).status_code == 200
-        assert studio.parrot.soft_prompt is None
+        assert studio.parrot.soft_prompts == []
 
     @pytest.mark.parametrize(
         ("data", "files", "param"),

@@ -1,6 +1,7 @@
 """Limits as an account meets them: what each call takes, what a refusal and every answer say, who sets them."""
 
 import asyncio
+import json
 import time
 
 import httpx
@@ -92,6 +93,16 @@ class TestTokens:
         await limit(studio, LimitName.TOKENS_PER_MINUTE, 100)
         assert (await complete(studio)).status_code == 200
         assert len(studio.parrot.measured) == 1
+
+    async def test_of_gradients_are_counted_with_the_file_that_is_computed(self, studio):
+        await limit(studio, LimitName.BACKWARD_TOKENS_PER_MONTH, 20)
+        batch = {"model": MODEL, "examples": [{"target": "가"}, {"target": "나"}]}
+        file = bytes(range(256)) * 2**13
+        form = {"data": {"request": json.dumps(batch)}, "files": {"soft_prompt": ("x", file)}}
+        assert (await studio.http.post("/studio/v1/gradients", **form)).status_code == 200
+        assert studio.parrot.soft_prompts == [file, file]
+        assert await taken(studio, LimitName.BACKWARD_TOKENS_PER_MONTH) == (20, 0)
+        assert (await studio.http.post("/studio/v1/gradients", **form)).status_code == 429
 
     async def test_of_what_is_generated_are_those_of_what_was_measured(self, studio):
         """A soft prompt that is promoted in between must not change what is used."""

@@ -185,7 +185,7 @@ class TestGradients:
     async def test_use_what_was_measured(self, service: Running, examples: int) -> None:
         written = [{"fields": {"review": "정말 " * number}, "target": " 긍정"} for number in range(examples)]
         request = GradientRequest(account_id=ACCOUNT, model="review", examples=written)
-        measured = await service.client("generation").upload(MEASURE_GRADIENTS, request, nothing())
+        measured = await service.client("generation").upload(MEASURE_GRADIENTS, request, _sent(b""))
         assert (measured.model, measured.reference) == ("one", "review@2")
         async with service.client("generation").stream(GRADIENTS, request) as stream:
             last = [event.root async for event in stream][-1]
@@ -199,7 +199,7 @@ class TestGradients:
         )
         client = service.client("generation")
         with pytest.raises(HunminError, match=r"examples\.0") as measuring:
-            await client.upload(MEASURE_GRADIENTS, request, nothing())
+            await client.upload(MEASURE_GRADIENTS, request, _sent(b""))
         with pytest.raises(HunminError) as computing:
             async with client.stream(GRADIENTS, request):
                 pass
