@@ -7,6 +7,7 @@ from pydantic import Field, RootModel
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Empty, Schema
+from hunmin_contracts.usage import CallOrigin
 
 FinishReason = Literal["stop", "length"]
 
@@ -45,6 +46,7 @@ class GenerateRequest(Schema):
     for the fields of the soft prompt's template, which a text fills alone if it has one field. `n` completions are
     sampled, number i with `seed + i`. `logprobs` k asks for the chosen token's log-probability and the k best ones.
     `max_tokens` null means as many as fit. `echo` returns the prompt too, with log-probabilities if asked for.
+    With an `origin` the call is told of when it has ended (events.USAGE).
     """
 
     account_id: AccountId
@@ -56,6 +58,7 @@ class GenerateRequest(Schema):
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
     sampling: Sampling = Sampling()
+    origin: CallOrigin | None = None
 
 
 class TopToken(Schema):
@@ -141,6 +144,7 @@ class ScoreRequest(ScoreBody):
     """Continuations to score for an account."""
 
     account_id: AccountId
+    origin: CallOrigin | None = None
 
 
 class ContinuationScore(Schema):
@@ -167,6 +171,7 @@ class EmbedRequest(Schema):
     inputs: list[
         Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     ] = Field(min_length=1, max_length=2048)
+    origin: CallOrigin | None = None
 
 
 class Embedding(Schema):

@@ -9,6 +9,7 @@ from hunmin_contracts.generation import Measurement, ModelName, TokenId
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.soft_prompts import SlotSizes
+from hunmin_contracts.usage import CallOrigin
 
 MAX_BASE64_CHARACTERS = 2**20
 # A token id, or -1 - k for row k of the soft prompt.
@@ -75,6 +76,7 @@ class GradientRequest(GradientBatch):
 
     account_id: AccountId
     has_soft_prompt: bool = False
+    origin: CallOrigin | None = None
 
 
 class SalientToken(Schema):

@@ -6,10 +6,12 @@ from typing import NewType
 AccountId = NewType("AccountId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 DatasetId = NewType("DatasetId", str)
+EventId = NewType("EventId", str)
 JobId = NewType("JobId", str)
 QuotaId = NewType("QuotaId", str)
 RequestId = NewType("RequestId", str)
 SoftPromptId = NewType("SoftPromptId", str)
+UsageId = NewType("UsageId", str)
 
 
 def new_account_id() -> AccountId:
@@ -25,6 +27,11 @@ def new_api_key_id() -> ApiKeyId:
 def new_dataset_id() -> DatasetId:
     """Return a fresh `ds_…`: one version of a dataset."""
     return DatasetId(_fresh("ds"))
+
+
+def new_event_id() -> EventId:
+    """Return a fresh `evt_…`: one event, however often it is delivered."""
+    return EventId(_fresh("evt"))
 
 
 def new_job_id() -> JobId:
@@ -45,6 +52,11 @@ def new_request_id() -> RequestId:
 def new_soft_prompt_id() -> SoftPromptId:
     """Return a fresh `sp_…`: one version of a soft prompt."""
     return SoftPromptId(_fresh("sp"))
+
+
+def new_usage_id() -> UsageId:
+    """Return a fresh `use_…`: unlike a request's id, no caller can choose it."""
+    return UsageId(_fresh("use"))
 
 
 def _fresh(prefix: str) -> str:

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from enum import StrEnum
 
 from hunmin_contracts.errors import ErrorCode
-from hunmin_contracts.ids import ApiKeyId, RequestId
+from hunmin_contracts.ids import ApiKeyId, RequestId, UsageId
 from hunmin_contracts.page import Page
 from hunmin_contracts.schema import Schema
 
@@ -15,6 +15,15 @@ class Outcome(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class CallOrigin(Schema):
+    """The exchange of the gateway that makes a call: for whom it is metered, also if that gateway is lost."""
+
+    usage_id: UsageId
+    key_id: ApiKeyId
+    endpoint: str
+    started_at: datetime
 
 
 class UsageRow(Schema):

@@ -1,0 +1,91 @@
+"""Events: what has happened in a service, told to others once it is committed. Topics are declared here alone.
+
+A topic carries one kind of event, in an envelope with the names of CloudEvents 1.0, as one JSON document. Its schema is
+committed (libs/contracts/schemas) and changes only so that older and newer releases read each other; a change that they
+could not read is a new topic, `….v2`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hunmin_contracts.ids import AccountId, ApiKeyId, EventId, RequestId, UsageId
+from hunmin_contracts.usage import Outcome
+
+MAX_EVENT_BYTES = 1_000_000  # of the document: with its headers it fits the 1 MiB that a Kafka broker takes unless told
+DEAD = ".dead"
+
+
+class EventModel(BaseModel):
+    """The base of what events hold. Fields that a reader does not know are of a newer release, and passed over."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+DataT = TypeVar("DataT", bound=EventModel)
+
+
+class Envelope(EventModel, Generic[DataT]):
+    """One event. `subject` is what it is about: events of a topic about the same keep their order, others need not."""
+
+    specversion: Literal["1.0"]
+    id: EventId
+    source: str  # the service that tells it
+    type: str  # the topic's name
+    subject: str
+    time: datetime
+    datacontenttype: Literal["application/json"]
+    data: DataT
+
+
+@dataclass(frozen=True)
+class Topic(Generic[DataT]):
+    """A topic, `hunmin.<service>.<noun>.v<number>`, and what its events hold."""
+
+    name: str
+    data: type[DataT]
+
+    @property
+    def service(self) -> str:
+        """The service whose events these are."""
+        return self.name.split(".")[1]
+
+    @property
+    def dead(self) -> str:
+        """The topic of those that a consumer could not handle."""
+        return self.name + DEAD
+
+    @cached_property
+    def envelope(self) -> type[Envelope[DataT]]:
+        """The type of one event."""
+        return Envelope.__class_getitem__(self.data)  # type: ignore[return-value]  # typed for pydantic's own use
+
+
+class UsageMetered(EventModel):
+    """An accepted call to generation has ended, however: `outcome`, and what was computed for it until then.
+
+    An exchange of the gateway (`usage_id`, the subject) may make several calls, each with an event of its own.
+    `key_id`, `endpoint` and `started_at` are the exchange's. `backward_tokens` are positions that a backward pass went
+    through.
+    """
+
+    usage_id: UsageId
+    request_id: RequestId
+    account_id: AccountId
+    key_id: ApiKeyId
+    endpoint: str
+    model: str
+    started_at: datetime
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+    backward_tokens: int = Field(ge=0)
+    outcome: Outcome
+    error_code: str | None  # of a failed one; any text, since there will be other codes
+
+
+USAGE = Topic("hunmin.generation.usage.v1", UsageMetered)
+
+TOPICS: tuple[Topic[EventModel], ...] = (USAGE,)  # type: ignore[assignment]  # a tuple of topics of any kind
