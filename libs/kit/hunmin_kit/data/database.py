@@ -50,6 +50,20 @@ class Database:
         async with self.session() as session:
             await session.execute(text("SELECT 1"))
 
+    @asynccontextmanager
+    async def bare_connection(self) -> AsyncGenerator[Any, None]:
+        """Open a connection of asyncpg's own, beside the pool and in no transaction: to listen for notices."""
+        with _as_hunmin_errors():
+            async with self._engine.connect() as connection:
+                await connection.run_sync(lambda sync: sync.detach())
+                yield (await connection.get_raw_connection()).driver_connection
+
+    async def has_table(self, name: str) -> bool:
+        """Whether the schema has a table of that name."""
+        async with self.session() as session:
+            found = await session.scalar(text("SELECT to_regclass(:name)"), {"name": f'"{self.schema}"."{name}"'})
+        return found is not None
+
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()

@@ -1,0 +1,83 @@
+"""Each test of this folder runs on the direct bus and, where TEST_KAFKA=host:port names a broker, on Kafka."""
+
+import asyncio
+import os
+import random
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hunmin_contracts.events import Topic
+from hunmin_kit.data import Database
+from hunmin_kit.testing.postgres import fresh_database
+from kit_sample.events import QUICK, Noted, Process, migrate
+
+PATIENCE_S = 30.0
+
+
+def seeded(seed: object) -> random.Random:
+    """Return what makes a schedule that can be repeated."""
+    return random.Random(str(seed))  # noqa: S311  # schedules, not secrets
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]], *, within_s: float = PATIENCE_S) -> Any:
+    """Return what `condition` returns, once that is true."""
+    async with asyncio.timeout(within_s):
+        while not (found := await condition()):  # noqa: ASYNC110  # seen from outside
+            await asyncio.sleep(0.02)
+    return found
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A fresh database with the schemas `alpha` and `beta`, and a fresh topic of alpha's on a bus."""
+
+    url: str
+    topic: Topic[Noted]
+    servers: str | None
+    opened: list[Database] = field(default_factory=list)
+
+    def alpha(self, **changed: Any) -> Process:
+        """Return a process of the service that tells."""
+        return Process(self.url, "alpha", self.topic, self.servers, opened=self.opened, **changed)
+
+    def beta(self, **changed: Any) -> Process:
+        """Return a process of the service that hears."""
+        return Process(self.url, "beta", self.topic, self.servers, opened=self.opened, **changed)
+
+
+@pytest.fixture(params=["direct", "kafka"])
+def servers(request: pytest.FixtureRequest) -> str | None:
+    if request.param == "direct":
+        return None
+    if "TEST_KAFKA" not in os.environ:
+        pytest.skip("needs a broker: set TEST_KAFKA=host:port")
+    return os.environ["TEST_KAFKA"]
+
+
+@pytest.fixture
+def topic(servers: str | None) -> Iterator[Topic[Noted]]:
+    made: Topic[Noted] = Topic(f"hunmin.alpha.note-{secrets.token_hex(4)}.v1", Noted)
+    if servers is None:
+        yield made
+        return
+    from hunmin_kit.events.kafka_bus import create_topics
+    from kafka import KafkaAdminClient
+
+    create_topics(servers, [made], partitions=3, replication=1, keep_s=QUICK.keep_s)
+    yield made
+    admin = KafkaAdminClient(bootstrap_servers=servers)
+    admin.delete_topics([made.name, made.dead])
+    admin.close()
+
+
+@pytest.fixture
+async def backbone(servers: str | None, topic: Topic[Noted]) -> AsyncIterator[Backbone]:
+    async with fresh_database() as url:
+        await migrate(url)
+        made = Backbone(url, topic, servers)
+        yield made
+        for database in made.opened:
+            await database.close()
