@@ -21,6 +21,7 @@ from hunmin_kit.web.errors import ErrorRenderer
 
 if TYPE_CHECKING:
     from hunmin_kit.data.database import Database  # a service without a schema starts without SQLAlchemy
+    from hunmin_kit.events import Events
 
 ReadyCallback = Callable[[str], Awaitable[str | None]]
 TransportChoice = Callable[[str], tuple[str, httpx.AsyncBaseTransport]]  # name → base URL and transport
@@ -72,6 +73,12 @@ class Platform:
         if self._database is None:
             raise LookupError(f"{self.service} has no schema: give Service.migrations its chain.")
         return self._database
+
+    def events(self) -> "Events":
+        """Return what this service tells and subscribes to; its chain has the tables of events."""
+        from hunmin_kit.run import backbone  # see there
+
+        return backbone.events(self.database(), self._settings, tracer=self.tracer, metrics=self._metrics)
 
     @property
     def blobs_url(self) -> str | None:

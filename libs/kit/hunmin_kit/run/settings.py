@@ -24,6 +24,7 @@ PREFIX = "HUNMIN_"
 _FILE = "_FILE"
 _LAST_PORT = 65535
 _POSTGRESQL = ("postgresql://", "postgres://", "postgresql+asyncpg://")
+_SERVERS = re.compile(r"[^\s,:]+:[0-9]+(,[^\s,:]+:[0-9]+)*")
 _FIELD_IN_MESSAGE = re.compile(r'field "(\w+)"')
 # Read by the client library and the tests, never by a service: set in many shells that also start services.
 _FOREIGN = frozenset({"HUNMIN_API_KEY", "HUNMIN_BASE_URL", "HUNMIN_DATA"})
@@ -71,6 +72,9 @@ class PlatformSettings(_Frozen):
     home: Path = Path(".hunmin")
     database_url: SecretStr | None = None  # None: an embedded server under `home`
     blobs_url: str | None = None  # e.g. s3://bucket/prefix; None: a folder under `home`
+    kafka_servers: str | None = None  # host:port,host:port; None: events are read from PostgreSQL, without a broker
+    kafka_partitions: int = Field(default=6, ge=1)  # of a topic that `hunmin topics` creates
+    kafka_replication: int = Field(default=-1, ge=-1)  # how many brokers keep it; -1: as the brokers say
     database_pool_size: int = Field(default=10, ge=1, le=200)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: LogFormat | None = None  # None: for a terminal if there is one
@@ -91,6 +95,13 @@ class PlatformSettings(_Frozen):
         if url is not None and not url.get_secret_value().startswith(_POSTGRESQL):
             raise ValueError("it is written as postgresql://user:password@host/database")
         return url
+
+    @field_validator("kafka_servers")
+    @classmethod
+    def _is_servers(cls, servers: str | None) -> str | None:
+        if servers is not None and not _SERVERS.fullmatch(servers):
+            raise ValueError("it is written as host:port, or host:port,host:port")
+        return servers
 
     @field_validator("blobs_url")
     @classmethod

@@ -1,0 +1,157 @@
+"""Events as a service has them of its platform, and the commands of an operator."""
+
+import argparse
+import asyncio
+import gc
+import warnings
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hunmin_contracts.events import TOPICS
+from hunmin_contracts.schema import Empty
+from hunmin_kit.run import StartError
+from hunmin_kit.run.event_commands import add_events, add_topics
+from hunmin_kit.run.plan import plan
+from hunmin_kit.testing import Running, running
+from hunmin_kit.testing.postgres import fresh_database
+from kit_sample import hearing
+from kit_sample.hearing import EFFECTS, TELL, TellRequest
+
+from .conftest import eventually
+
+Hunmin = Callable[..., tuple[int, list[str], str]]
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with fresh_database() as made:
+        yield made
+
+
+@pytest.fixture
+async def services(url: str) -> AsyncIterator[Running]:
+    async with running(hearing.SERVICE, env={"HUNMIN_DATABASE_URL": url}) as up:
+        yield up
+
+
+@pytest.fixture
+def hunmin(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Hunmin:
+    """Run a subcommand in this process, where the service is installed; return its status, lines and complaint."""
+    info = tmp_path / "site" / "kit_hearing-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kit-hearing\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("[hunmin.services]\nhearing = kit_sample.hearing:SERVICE\n")
+    monkeypatch.syspath_prepend(str(info.parent))
+    monkeypatch.setenv("HUNMIN_DATABASE_URL", url)
+    monkeypatch.setenv("HUNMIN_HOME", str(tmp_path / "home"))
+
+    def act(*arguments: str) -> tuple[int, list[str], str]:
+        parser = argparse.ArgumentParser()
+        commands = parser.add_subparsers()
+        add_topics(commands)
+        add_events(commands)
+        options = parser.parse_args(arguments)
+        status = options.act(options)
+        told = capsys.readouterr()
+        return status, told.out.splitlines(), told.err
+
+    return act
+
+
+async def effects(services: Running) -> list[int]:
+    return (await services.client("hearing").call(EFFECTS, Empty())).values
+
+
+async def samples(services: Running) -> str:
+    return (await services.http("hearing").get("/metrics")).text
+
+
+async def test_events_of_a_request_have_their_effect_in_its_trace(services: Running) -> None:
+    await services.client("hearing").call(TELL, TellRequest(value=7))
+    assert await eventually(lambda: effects(services)) == [7]
+
+    async def spans() -> Any:
+        named = {span.name: span for span in services.spans("hearing")}
+        return named if f"process {hearing.TOPIC.name}" in named else None
+
+    found = await eventually(spans)
+    assert found[f"process {hearing.TOPIC.name}"].context.trace_id == found["POST /v1/tell"].context.trace_id
+    assert 'hunmin_events_deliveries_total{consumer="hearing.notes",outcome="handled"} 1.0' in await samples(services)
+
+
+async def test_two_services_of_a_process_share_its_metrics(url: str) -> None:
+    async with running(hearing.SERVICE, env={"HUNMIN_DATABASE_URL": url}) as services:
+        platform = services.platform("hearing")
+        platform.events()
+        platform.events()
+        assert "hunmin_events_outbox_rows" in await samples(services)
+
+
+@pytest.mark.parametrize("servers", ["kafka", "kafka:port", "a:1,,b:2", "a:1, b:2", ""])
+def test_servers_are_hosts_and_ports(servers: str) -> None:
+    with pytest.raises(StartError, match="HUNMIN_KAFKA_SERVERS is not valid: it is written as host:port"):
+        plan([hearing.SERVICE], {"HUNMIN_KAFKA_SERVERS": servers})
+    for right in ("kafka:9092", "a.b-c:1,10.0.0.1:9092"):
+        assert plan([hearing.SERVICE], {"HUNMIN_KAFKA_SERVERS": right}).platform.kafka_servers == right
+
+
+async def test_operator_lists_and_redrives_dead_letters(services: Running, hunmin: Hunmin) -> None:
+    assert await asyncio.to_thread(hunmin, "events", "dead", "list") == (0, ["There are no dead letters."], "")
+    await services.client("hearing").call(TELL, TellRequest(value=1, act="garble"))
+
+    async def dead() -> list[str] | None:
+        _, lines, _ = await asyncio.to_thread(hunmin, "events", "dead", "list", "--topic", hearing.TOPIC.name)
+        return lines if len(lines) == 2 else None
+
+    head, error = await eventually(dead)
+    assert head.startswith("hearing/1  ")
+    assert "hearing.notes  hunmin.hearing.note.v1  key 'key'  1 bytes  1 attempts" in head
+    assert error.startswith("    It is not valid.")
+    status, lines, _ = await asyncio.to_thread(hunmin, "events", "dead", "redrive", "hearing/1")
+    assert (status, lines) == (0, ["1 redriven: their consumers try them now."])
+    await eventually(dead)  # it is no better than before
+    status, lines, _ = await asyncio.to_thread(hunmin, "events", "dead", "redrive", "--all")
+    assert (status, lines) == (0, ["1 redriven: their consumers try them now."])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "hunmin: Name the letters to redrive, or --topic TOPIC, or --all: one of the three."),
+        (["--all", "--topic", "t"], "hunmin: Name the letters to redrive, or --topic TOPIC, or --all"),
+        (["hearing"], "hunmin: 'hearing' is no letter. `hunmin events dead list` names them"),
+        (["hearing/9"], "hunmin: 0 redriven; the others are no dead letters."),
+        (["nobody/1"], "hunmin: 0 redriven; the others are no dead letters."),
+    ],
+)
+async def test_redrive_that_names_nothing_says_so(
+    services: Running, hunmin: Hunmin, arguments: list[str], said: str
+) -> None:
+    status, lines, complaint = await asyncio.to_thread(hunmin, "events", "dead", "redrive", *arguments)
+    assert (status, lines) == (2, [])
+    assert complaint.startswith(said)
+
+
+async def test_topics_are_created_once(servers: str | None, hunmin: Hunmin, monkeypatch: pytest.MonkeyPatch) -> None:
+    if servers is None:
+        _, (line,), _ = await asyncio.to_thread(hunmin, "topics")
+        assert line.startswith("HUNMIN_KAFKA_SERVERS is not set: events are read from PostgreSQL")
+        return
+    monkeypatch.setenv("HUNMIN_KAFKA_SERVERS", servers)
+    status, lines, _ = await asyncio.to_thread(hunmin, "topics")
+    assert status == 0
+    declared = {name for topic in TOPICS for name in (topic.name, topic.dead)}
+    assert set(lines) <= {f"Created {name}." for name in declared} | {"Every topic is there."}
+    assert await asyncio.to_thread(hunmin, "topics") == (0, ["Every topic is there."], "")
+
+
+async def test_broker_that_is_not_there_is_one_line(hunmin: Hunmin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUNMIN_KAFKA_SERVERS", "127.0.0.1:1")
+    status, _, complaint = await asyncio.to_thread(hunmin, "topics")
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert complaint.startswith("hunmin: Kafka at 127.0.0.1:1 cannot be used")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # kafka-python leaves the sockets of a failed start to this
+        gc.collect()
