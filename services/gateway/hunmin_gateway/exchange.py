@@ -1,6 +1,5 @@
 """One request on its way through the pipeline, and the meter that counts what it uses. Pure: no I/O."""
 
-import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +14,9 @@ from hunmin_contracts.generation import (
     UsageEvent,
 )
 from hunmin_contracts.gradients import GradientRequest
-from hunmin_contracts.ids import RequestId
+from hunmin_contracts.ids import RequestId, UsageId, new_usage_id
 from hunmin_contracts.quotas import Purpose
+from hunmin_contracts.usage import CallOrigin
 
 from hunmin_gateway.keys.caller import Caller
 
@@ -105,7 +105,7 @@ class Exchange(Generic[RequestT]):
     model: str
     requests: list[RequestT]
     file: FileReader = no_file
-    id: str = field(default_factory=lambda: f"use_{secrets.token_hex(12)}")
+    id: UsageId = field(default_factory=new_usage_id)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     meter: Meter = field(default_factory=Meter)
 
@@ -114,6 +114,16 @@ class Exchange(Generic[RequestT]):
         """What its calls are made for."""
         return _PURPOSES[type(self.requests[0])]
 
+    def __post_init__(self) -> None:
+        """Let every request say where it comes from, so that it is settled also if this gateway is lost."""
+        origin = CallOrigin(
+            usage_id=self.id, key_id=self.caller.key_id, endpoint=self.endpoint, started_at=self.started_at
+        )
+        self._change(origin=origin)
+
     def pin(self, reference: str) -> None:
         """Let every request name exactly this model, or this version of a soft prompt."""
-        self.requests[:] = [request.model_copy(update={"model": reference}) for request in self.requests]
+        self._change(model=reference)
+
+    def _change(self, **values: object) -> None:
+        self.requests[:] = [request.model_copy(update=values) for request in self.requests]

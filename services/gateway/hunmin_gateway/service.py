@@ -1,11 +1,14 @@
 """The composition root of the gateway: its settings, its parts, its first key."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import FastAPI
+from hunmin_contracts.events import USAGE
 from hunmin_kit.data import Database
+from hunmin_kit.events import Subscription
 from hunmin_kit.run import Platform, Service, Settings
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
@@ -18,7 +21,10 @@ from hunmin_gateway.parts import Parts, attach
 from hunmin_gateway.pipeline import Pipeline
 from hunmin_gateway.quotas.quotas import LEASE_S, Quotas
 from hunmin_gateway.usage.ledger import UsageLedger
+from hunmin_gateway.usage.lost import LostExchanges
 from hunmin_gateway.welcome import Welcome
+
+_SETTLE_EVERY_S = 30.0
 
 
 def _a_key(value: SecretStr) -> SecretStr:
@@ -39,6 +45,9 @@ class GatewaySettings(Settings):
     tgi_model: Annotated[str, Field(min_length=1)] | None = None
     # After which others give back what a gateway that died had reserved.
     quota_lease_s: float = Field(default=LEASE_S, ge=1, le=3600)
+    # When a request that was metered and has no row of usage is settled by another gateway, since its own must be lost.
+    # Longer than a request may take (HUNMIN_STREAM_DEADLINE_S), and than the database may be away after it.
+    lost_after_s: float = Field(default=900, gt=0)
 
 
 @asynccontextmanager
@@ -59,11 +68,16 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     tokenizer, tuning = platform.client("tokenizer"), platform.client("tuning")
     attach(app, Parts(database, pepper, pipeline, generation, tokenizer, tuning, settings.tgi_model))
     mount(app)
-    async with quotas.kept():
-        try:
+    every_s = min(_SETTLE_EVERY_S, settings.lost_after_s)
+    lost = LostExchanges(database, ledger, lost_after_s=settings.lost_after_s, every_s=every_s)
+    settling = asyncio.create_task(lost.run())
+    try:
+        async with quotas.kept(), platform.events().running(Subscription("lost-exchanges", USAGE, lost.note)):
             yield app
-        finally:
-            await ledger.finish()
+    finally:
+        settling.cancel()
+        await asyncio.gather(settling, return_exceptions=True)
+        await ledger.finish()
 
 
 async def pepper_of(platform: Platform, settings: GatewaySettings, database: Database) -> bytes:

@@ -135,3 +135,25 @@ class QuotaReservation(Table):
     amount: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[datetime]
     swept_at: Mapped[datetime | None]
+
+
+class MeteredCall(Table):
+    """What generation told of a call whose exchange has no row of usage yet. Rows are handled by usage/lost.py."""
+
+    __tablename__ = "metered_calls"
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    usage_id: Mapped[str] = mapped_column(index=True)
+    request_id: Mapped[str]
+    account_id: Mapped[str]
+    key_id: Mapped[str]
+    model: Mapped[str]
+    endpoint: Mapped[str]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    backward_tokens: Mapped[int]
+    outcome: Mapped[str]
+    error_code: Mapped[str | None]
+    started_at: Mapped[datetime]  # of the exchange
+    ended_at: Mapped[datetime]  # of the call
+    noted_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -77,6 +77,7 @@ from hunmin_contracts.soft_prompts import (
     SoftPromptPage,
     SoftPromptRequest,
 )
+from hunmin_contracts.usage import CallOrigin
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import Parts, parts_of_app
@@ -200,6 +201,7 @@ class Parrot:
     measured: list[object] = field(default_factory=list)
     soft_prompts: list[bytes] = field(default_factory=list)  # the files that came with gradients, to be measured too
     metered: dict[str, int] = field(default_factory=dict)
+    origins: list[CallOrigin | None] = field(default_factory=list)  # of all calls
     running: int = 0
     generated: int = 0
 
@@ -216,6 +218,7 @@ class Parrot:
         @serve(router, GENERATE)
         async def generate(request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
             self.requests.append(request)
+            self.origins.append(request.origin)
             self.running += request.n
             try:
                 async for event in self._answer(request):
@@ -226,6 +229,7 @@ class Parrot:
         @serve(router, GRADIENTS)
         async def gradients(request: GradientRequest, file: BinaryIO) -> AsyncIterator[GradientEvent]:
             self.soft_prompts += [file.read()] if request.has_soft_prompt else []
+            self.origins.append(request.origin)
             self.running += 1
             try:
                 async for event in _differentiate(request):
@@ -550,6 +554,7 @@ async def studio(gateway: Running, parrot: Parrot, tls: ssl.SSLContext) -> Async
     parrot.requests.clear()
     parrot.measured.clear()
     parrot.soft_prompts.clear()
+    parrot.origins.clear()
     parrot.generated = 0
     url = gateway.url("gateway")
     async with (

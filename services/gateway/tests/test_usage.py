@@ -28,6 +28,22 @@ async def row_of(studio, status: str) -> dict:
     return rows[0]
 
 
+class TestOrigins:
+    async def test_of_calls_are_the_row_that_they_are_settled_with(self, studio):
+        await studio.client.completions.create(model=MODEL, prompt=["가나", "다"], max_tokens=3)
+        gradients = {"model": MODEL, "examples": [{"template": None, "target": "가"}]}
+        assert (await studio.http.post("/studio/v1/gradients", json=gradients)).status_code == 200
+        query = text(
+            "SELECT id, key_id, endpoint, started_at FROM usage WHERE account_id = :account ORDER BY started_at"
+        )
+        async with studio.parts.database.session() as session:
+            first, second = await session.execute(query, {"account": studio.account_id})
+        told = [
+            (origin.usage_id, origin.key_id, origin.endpoint, origin.started_at) for origin in studio.parrot.origins
+        ]
+        assert told == [tuple(first), tuple(first), tuple(second)]
+
+
 class TestCounts:
     async def test_of_a_whole_answer(self, studio):
         completion = await studio.client.completions.create(model=MODEL, prompt=["가나", "다"], n=2, max_tokens=3)

@@ -27,9 +27,10 @@ from hunmin_kit.web import serve
 from hunmin_generation import scoring
 from hunmin_generation.models import Models
 from hunmin_generation.resolution import Resolver
+from hunmin_generation.usage import UsageEvents
 
 
-def routes(models: Models, resolver: Resolver) -> APIRouter:
+def routes(models: Models, resolver: Resolver, usage: UsageEvents) -> APIRouter:
     """Mount every endpoint on these models."""
     router = APIRouter()
 
@@ -37,20 +38,32 @@ def routes(models: Models, resolver: Resolver) -> APIRouter:
     async def generate(request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         async with (
             resolver.resolve(request.account_id, request.model) as target,
+            usage.metered(request) as meter,
             aclosing(target.model.generate(request, target.soft_prompt)) as events,
         ):
             async for event in events:
+                meter.count(event)
                 yield GenerateEvent(event)
 
     @serve(router, SCORE)
     async def score(request: ScoreRequest) -> ScoreResponse:
-        async with resolver.resolve(request.account_id, request.model) as target:
-            return await scoring.score(target.model, request, target.soft_prompt)
+        async with (
+            resolver.resolve(request.account_id, request.model) as target,
+            usage.metered(request) as meter,
+        ):
+            response = await scoring.score(target.model, request, target.soft_prompt)
+            meter.record(prompt_tokens=response.prompt_tokens + response.continuation_tokens)
+            return response
 
     @serve(router, EMBED)
     async def embed(request: EmbedRequest) -> EmbedResponse:
-        async with resolver.resolve(request.account_id, request.model) as target:
-            return await scoring.embed(target.model, request, target.soft_prompt)
+        async with (
+            resolver.resolve(request.account_id, request.model) as target,
+            usage.metered(request) as meter,
+        ):
+            response = await scoring.embed(target.model, request, target.soft_prompt)
+            meter.record(prompt_tokens=sum(embedding.tokens for embedding in response.embeddings))
+            return response
 
     @serve(router, MEASURE)
     async def measure(request: GenerateRequest) -> Measurement:

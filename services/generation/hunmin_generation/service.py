@@ -77,7 +77,10 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
     from hunmin_generation.gradients import api as gradients_api
     from hunmin_generation.resolution import Resolver
     from hunmin_generation.soft_prompts import api as soft_prompts_api
+    from hunmin_generation.usage import UsageEvents
 
+    events = platform.events()
+    usage = UsageEvents(events, platform.database())
     soft_prompts = _soft_prompts(platform, models, settings)
     gradient_models = _gradient_models(platform, models, settings)
     resolver = Resolver(models, soft_prompts)
@@ -90,13 +93,15 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
     gradient_models.start()
     try:
         app = platform.app(title="Generation", ready=check_ready, upload_paths=[IMPORT.path])
-        app.include_router(api.routes(models, resolver))
+        app.include_router(api.routes(models, resolver, usage))
         app.include_router(soft_prompts_api.routes(soft_prompts))
-        app.include_router(gradients_api.routes(resolver, gradient_models))
-        yield app
+        app.include_router(gradients_api.routes(resolver, gradient_models, usage))
+        async with events.running():
+            yield app
     finally:
         await gradient_models.close()
         await models.close()
+        await usage.finish()
 
 
 def _preload() -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hunmin_contracts.errors import ErrorCode
-from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId
+from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId, UsageId
 from hunmin_contracts.usage import Outcome
 
 
@@ -12,7 +12,7 @@ from hunmin_contracts.usage import Outcome
 class UsageRecord:
     """One row of the ledger. `id` is made once a request, so that writing it twice writes it once."""
 
-    id: str
+    id: UsageId
     request_id: RequestId
     account_id: AccountId
     key_id: ApiKeyId

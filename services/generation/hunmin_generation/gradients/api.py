@@ -24,9 +24,10 @@ from hunmin_generation.gradients.models import GradientModel, GradientModels
 from hunmin_generation.resolution import Resolver
 from hunmin_generation.soft_prompts.api import mapped
 from hunmin_generation.soft_prompts.library import HeldSoftPrompt
+from hunmin_generation.usage import UsageEvents
 
 
-def routes(resolver: Resolver, models: GradientModels) -> APIRouter:
+def routes(resolver: Resolver, models: GradientModels, usage: UsageEvents) -> APIRouter:
     """Mount the endpoints."""
     router = APIRouter()
 
@@ -38,12 +39,16 @@ def routes(resolver: Resolver, models: GradientModels) -> APIRouter:
 
     @serve(router, GRADIENTS)
     async def gradients(request: GradientRequest, file: BinaryIO) -> AsyncGenerator[GradientEvent, None]:
-        async with resolver.resolve(request.account_id, request.model) as target:
+        async with (
+            resolver.resolve(request.account_id, request.model) as target,
+            usage.metered(request) as meter,
+        ):
             model = models.get(target.model.name)
             batch = await read(request, model, file, target.soft_prompt)
             async with aclosing(model.worker.compute(batch)) as steps:
-                async for usage in steps:
-                    yield GradientEvent(GradientProgress(usage=usage))
+                async for used in steps:
+                    meter.record(prompt_tokens=used.prompt_tokens, backward_tokens=used.backward_tokens)
+                    yield GradientEvent(GradientProgress(usage=used))
             response = await asyncio.to_thread(write_answer, request, batch, model)
             yield GradientEvent(GradientResult(response=response))
 

@@ -1,0 +1,110 @@
+"""Settles the exchanges of gateways that were lost, by what generation told of their calls.
+
+A gateway settles its own. One that was killed leaves no row of usage; when that has been missing for so long that
+nobody can be about to write it, it is written here, from the events of the exchange's calls.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+from hunmin_contracts.errors import ErrorCode
+from hunmin_contracts.events import Envelope, UsageMetered
+from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId, UsageId
+from hunmin_contracts.usage import Outcome
+from hunmin_kit.data import Database
+from sqlalchemy import ColumnElement, Interval, cast, delete, func, insert, literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from hunmin_gateway.tables import MeteredCall, Usage
+from hunmin_gateway.usage.ledger import UsageLedger
+from hunmin_gateway.usage.record import UsageRecord
+
+_QUIET_S = 60.0  # since the last event of an exchange: those of its other calls come with it
+_AT_ONCE = 100
+_log = structlog.get_logger()
+
+
+class LostExchanges:
+    """One gateway's part in it; several may do the same at a time, and each row is written once.
+
+    `lost_after_s` is longer than an exchange may last, its settlement included: before that it may still be running.
+    """
+
+    def __init__(self, database: Database, ledger: UsageLedger, *, lost_after_s: float, every_s: float) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._lost_after_s = lost_after_s
+        self._quiet_s = min(_QUIET_S, lost_after_s)
+        self._every_s = every_s
+
+    async def note(self, session: AsyncSession, event: Envelope[UsageMetered]) -> None:
+        """Take note of a call that has ended."""
+        await session.execute(insert(MeteredCall).values(event_id=event.id, ended_at=event.time, **dict(event.data)))
+
+    async def run(self) -> None:
+        """Settle what is lost, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                await self.settle()
+            except Exception as error:  # the consumer's edge: the next turn may find it mended
+                _log.error("usage.lost.not_settled", exc_info=error)
+
+    async def settle(self) -> int:
+        """Forget the calls of exchanges that are settled, and settle those that are lost; return how many they were."""
+        async with self._database.session() as session:
+            await session.execute(delete(MeteredCall).where(MeteredCall.usage_id.in_(select(Usage.id))))
+            lost = await self._lost(session)
+        for usage_id in lost:
+            async with self._database.session() as session:
+                calls = (await session.scalars(select(MeteredCall).where(MeteredCall.usage_id == usage_id))).all()
+            if calls:
+                record = _record(calls)
+                await self._ledger.settle(record)
+                _log.warning("usage.exchange.lost", usage_id=usage_id, request_id=record.request_id, calls=len(calls))
+        return len(lost)
+
+    async def _lost(self, session: AsyncSession) -> Sequence[str]:
+        now = func.clock_timestamp()
+        lost = (
+            select(MeteredCall.usage_id)
+            .group_by(MeteredCall.usage_id)
+            .having(func.min(MeteredCall.started_at) < now - _seconds(self._lost_after_s))
+            .having(func.max(MeteredCall.noted_at) < now - _seconds(self._quiet_s))
+        )
+        return (await session.scalars(lost.limit(_AT_ONCE))).all()
+
+
+def _record(calls: Sequence[MeteredCall]) -> UsageRecord:
+    """Return the row that the gateway would have written: a failed call costs the exchange nothing."""
+    first = calls[0]
+    outcomes = {call.outcome for call in calls}
+    status = next((one for one in (Outcome.FAILED, Outcome.CANCELLED) if one in outcomes), Outcome.SUCCEEDED)
+    is_failed = status is Outcome.FAILED
+    code = next((call.error_code for call in calls if call.error_code is not None), None)
+    ended_at: datetime = max(call.ended_at for call in calls)
+    return UsageRecord(
+        id=UsageId(first.usage_id),
+        request_id=RequestId(first.request_id),
+        account_id=AccountId(first.account_id),
+        key_id=ApiKeyId(first.key_id),
+        model=first.model,
+        endpoint=first.endpoint,
+        prompt_tokens=0 if is_failed else sum(call.prompt_tokens for call in calls),
+        completion_tokens=0 if is_failed else sum(call.completion_tokens for call in calls),
+        backward_tokens=0 if is_failed else sum(call.backward_tokens for call in calls),
+        status=status,
+        error_code=_code(code) if is_failed else None,
+        started_at=first.started_at,
+        duration_s=max((ended_at - first.started_at).total_seconds(), 0.0),
+    )
+
+
+def _code(told: str | None) -> ErrorCode:
+    return ErrorCode(told) if told in set(ErrorCode) else ErrorCode.INTERNAL
+
+
+def _seconds(seconds: float) -> ColumnElement[timedelta]:
+    return cast(literal(f"{seconds} seconds"), Interval())

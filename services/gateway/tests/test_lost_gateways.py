@@ -1,0 +1,159 @@
+"""A request whose gateway was lost is settled by another, by what generation told of its calls."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hunmin_contracts.events import USAGE, UsageMetered
+from hunmin_gateway.usage.ledger import UsageLedger
+from hunmin_gateway.usage.lost import LostExchanges
+from hunmin_kit.data import Database
+from hunmin_kit.data.migrations import Chain
+from hunmin_kit.events import Events, Subscription
+from hunmin_kit.events.direct import DirectBus
+from hunmin_kit.events.timing import Timing
+from hunmin_kit.observe.metrics import Metrics
+from hunmin_kit.testing.postgres import fresh_database
+from opentelemetry.trace import NoOpTracer
+from sqlalchemy import text
+
+LOST_AFTER_S = 0.3
+WITHIN_S = 20
+
+
+def metered(usage_id: str = "use_1", **fields: Any) -> UsageMetered:
+    told = {
+        "usage_id": usage_id,
+        "request_id": "req_1",
+        "account_id": "acct_1",
+        "key_id": "key_1",
+        "endpoint": "/v1/completions",
+        "model": "team/parrot",
+        "started_at": datetime.now(UTC) - timedelta(seconds=2),
+        "prompt_tokens": 5,
+        "completion_tokens": 7,
+        "backward_tokens": 0,
+        "outcome": "succeeded",
+        "error_code": None,
+    }
+    return UsageMetered(**told | fields)
+
+
+@dataclass
+class Two:
+    """Generation, which tells, and a gateway, which hears."""
+
+    generation: Database
+    gateway: Database
+    told: Events
+    lost: LostExchanges
+
+    async def tell(self, *calls: UsageMetered) -> None:
+        async with self.generation.session() as session:
+            for call in calls:
+                await self.told.tell(session, USAGE, call, key=call.usage_id)
+
+    async def fetch(self, statement: str) -> list[Any]:
+        async with self.gateway.session() as session:
+            return list((await session.execute(text(statement))).all())
+
+    async def until(self, statement: str, rows: int) -> None:
+        deadline = time.monotonic() + WITHIN_S
+        while len(found := await self.fetch(statement)) != rows:
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[Two]:
+    async with fresh_database() as url:
+        await Chain("generation", "hunmin_generation.migrations").upgrade(url)
+        await Chain("gateway", "hunmin_gateway.migrations").upgrade(url)
+        timing, metrics = Timing(poll_s=0.05), Metrics().events
+        databases = [Database(url, schema=name, tracer=NoOpTracer()) for name in ("generation", "gateway")]
+        told, heard = (
+            Events(one, DirectBus(one, timing=timing), timing=timing, tracer=NoOpTracer(), metrics=metrics)
+            for one in databases
+        )
+        lost = LostExchanges(databases[1], UsageLedger(databases[1]), lost_after_s=LOST_AFTER_S, every_s=0.1)
+        async with told.running(), heard.running(Subscription("lost-exchanges", USAGE, lost.note)):
+            yield Two(*databases, told, lost)
+        for database in databases:
+            await database.close()
+
+
+async def test_exchange_that_nobody_settled_is_settled_with_the_sum_of_its_calls(two: Two) -> None:
+    await two.tell(metered(), metered(prompt_tokens=1, completion_tokens=2), metered("use_2", backward_tokens=9))
+    await two.until("SELECT 1 FROM metered_calls", 3)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    assert await two.lost.settle() == 2
+    rows = await two.fetch(
+        "SELECT id, request_id, account_id, key_id, model, endpoint, prompt_tokens, completion_tokens, "
+        "backward_tokens, status, error_code, duration_s FROM usage ORDER BY id"
+    )
+    assert [tuple(row[:11]) for row in rows] == [
+        ("use_1", "req_1", "acct_1", "key_1", "team/parrot", "/v1/completions", 6, 9, 0, "succeeded", None),
+        ("use_2", "req_1", "acct_1", "key_1", "team/parrot", "/v1/completions", 5, 7, 9, "succeeded", None),
+    ]
+    assert all(2 <= row[11] < 60 for row in rows)
+    assert await two.lost.settle() == 0
+    assert await two.fetch("SELECT 1 FROM metered_calls") == []
+
+
+async def test_exchange_that_may_still_run_is_left_to_its_gateway(two: Two) -> None:
+    await two.tell(metered(started_at=datetime.now(UTC) + timedelta(seconds=600)))
+    await two.until("SELECT 1 FROM metered_calls", 1)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    assert await two.lost.settle() == 0
+    assert await two.fetch("SELECT 1 FROM usage") == []
+
+
+async def test_exchange_that_its_gateway_settled_is_not_settled_again(two: Two) -> None:
+    await two.fetch(
+        "INSERT INTO usage (id, request_id, account_id, key_id, model, endpoint, prompt_tokens, completion_tokens, "
+        "status, started_at, duration_s) "
+        "VALUES ('use_1', 'r', 'a', 'k', 'm', 'e', 5, 6, 'cancelled', now(), 1) RETURNING 1"
+    )
+    await two.tell(metered())
+    await two.until("SELECT 1 FROM metered_calls", 1)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    assert await two.lost.settle() == 0
+    assert await two.fetch("SELECT completion_tokens FROM usage") == [(6,)]
+    assert await two.fetch("SELECT 1 FROM metered_calls") == []
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "row"),
+    [
+        (("succeeded", "cancelled"), (10, 14, "cancelled", None)),
+        (("cancelled", "failed"), (0, 0, "failed", "overloaded")),
+        (("succeeded", "failed"), (0, 0, "failed", "overloaded")),
+    ],
+)
+async def test_exchange_ended_as_the_worst_of_its_calls(two: Two, outcomes: tuple[str, str], row: tuple) -> None:
+    code = {"failed": "overloaded"}
+    await two.tell(*(metered(outcome=outcome, error_code=code.get(outcome)) for outcome in outcomes))
+    await two.until("SELECT 1 FROM metered_calls", 2)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    await two.lost.settle()
+    assert await two.fetch("SELECT prompt_tokens, completion_tokens, status, error_code FROM usage") == [row]
+
+
+async def test_code_of_a_newer_release_is_an_internal_error(two: Two) -> None:
+    await two.tell(metered(outcome="failed", error_code="from_the_future"))
+    await two.until("SELECT 1 FROM metered_calls", 1)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    await two.lost.settle()
+    assert await two.fetch("SELECT error_code FROM usage") == [("internal",)]
+
+
+async def test_lost_exchanges_are_settled_again_and_again(two: Two) -> None:
+    settling = asyncio.create_task(two.lost.run())
+    await two.tell(metered())
+    await two.until("SELECT 1 FROM usage", 1)
+    settling.cancel()
+    await asyncio.gather(settling, return_exceptions=True)

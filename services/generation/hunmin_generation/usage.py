@@ -1,0 +1,125 @@
+"""Tells what each call used, by an event when it has ended: it is settled also if the gateway that asked is lost."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import structlog
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.events import USAGE, UsageMetered
+from hunmin_contracts.generation import ChunkEvent, PromptEvent, UsageEvent
+from hunmin_contracts.ids import AccountId
+from hunmin_contracts.usage import CallOrigin, Outcome
+from hunmin_kit.data import Database
+from hunmin_kit.events import Events
+from hunmin_kit.web import current_request_id
+
+_PATIENCE_S = 30.0  # for a database that restarts
+_RETRY_S = 0.5
+_log = structlog.get_logger()
+
+
+class Call(Protocol):
+    """A request of generation that is metered."""
+
+    @property
+    def account_id(self) -> AccountId: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def origin(self) -> CallOrigin | None: ...
+
+
+class Meter:
+    """What a call used so far. One that was not accepted has used nothing, and is not told of."""
+
+    def __init__(self) -> None:
+        self.is_accepted = False
+        self.prompt_tokens = 0
+        self.backward_tokens = 0
+        self._completions: dict[int, int] = {}
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all completions."""
+        return sum(self._completions.values())
+
+    def count(self, event: object) -> None:
+        """Take note of an event of the engine."""
+        match event:
+            case PromptEvent():
+                self.record(prompt_tokens=event.prompt_tokens)
+            case ChunkEvent():
+                self._completions[event.index] = event.completion_tokens
+            case UsageEvent():
+                self._completions = {0: event.completion_tokens}
+
+    def record(self, *, prompt_tokens: int, backward_tokens: int = 0) -> None:
+        """Take note of all that was used; what was noted before is replaced."""
+        self.is_accepted = True
+        self.prompt_tokens = prompt_tokens
+        self.backward_tokens = backward_tokens
+
+
+class UsageEvents:
+    """Tells of calls. `finish` it before the service stops."""
+
+    def __init__(self, events: Events, database: Database) -> None:
+        self._events = events
+        self._database = database
+        self._untold: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def metered(self, call: Call) -> AsyncIterator[Meter]:
+        """Make the call inside the context, and tell the meter what it uses; leaving it tells that it has ended."""
+        meter, outcome, code = Meter(), Outcome.SUCCEEDED, None
+        try:
+            yield meter
+        except BaseException as error:
+            # CancelledError and GeneratorExit, the two ways in which a caller's leaving arrives, are no Exceptions.
+            outcome = Outcome.FAILED if isinstance(error, Exception) else Outcome.CANCELLED
+            if outcome is Outcome.FAILED:
+                code = error.code if isinstance(error, HunminError) else ErrorCode.INTERNAL
+            raise
+        finally:
+            if meter.is_accepted and call.origin is not None:
+                self._tell(call, call.origin, meter, outcome, code)
+
+    async def finish(self) -> None:
+        """Wait for what is still being told."""
+        await asyncio.gather(*self._untold, return_exceptions=True)
+
+    def _tell(self, call: Call, origin: CallOrigin, meter: Meter, outcome: Outcome, code: ErrorCode | None) -> None:
+        told = UsageMetered(
+            usage_id=origin.usage_id,
+            request_id=current_request_id(),
+            account_id=call.account_id,
+            key_id=origin.key_id,
+            endpoint=origin.endpoint,
+            model=call.model,
+            started_at=origin.started_at,
+            prompt_tokens=meter.prompt_tokens,
+            completion_tokens=meter.completion_tokens,
+            backward_tokens=meter.backward_tokens,
+            outcome=outcome,
+            error_code=code,
+        )
+        # In a task: no answer waits for it, and a caller who leaves does not cancel it.
+        telling = asyncio.create_task(self._write(told))
+        self._untold.add(telling)
+        telling.add_done_callback(self._untold.discard)
+
+    async def _write(self, told: UsageMetered) -> None:
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                async with self._database.session() as session:
+                    await self._events.tell(session, USAGE, told, key=told.usage_id)
+                return
+            except HunminError as error:
+                if error.code is not ErrorCode.UNAVAILABLE or time.monotonic() > give_up_at:
+                    _log.error("generation.usage.lost", usage=told.model_dump(mode="json"), exc_info=error)
+                    raise
+            await asyncio.sleep(_RETRY_S)
