@@ -231,7 +231,7 @@ async def used(gateways: Gateways, account_id: str) -> int:
     return expected[LimitName.TOKENS_PER_MONTH]
 
 
-@pytest.mark.timeout(60 + 10 * ROUNDS)
+@pytest.mark.timeout(120 + 30 * ROUNDS)
 async def test_never_admits_more_than_the_budget_and_never_loses_any_of_it(gateways, parrot):
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     async with httpx.AsyncClient(timeout=30, trust_env=False, limits=limits) as http:
