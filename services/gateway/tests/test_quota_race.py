@@ -220,15 +220,18 @@ async def used(gateways: Gateways, account_id: str) -> int:
     """Return the tokens that are taken; nothing must be reserved, and all limits agree with the rows of usage."""
     rows = await gateways.rows(USAGE, account_id)
     costly = [row for row in rows if row.status != "failed"]
+    # A call that was cut before anything was reserved for it has a row, of no tokens, and has taken no request.
+    begun = [row for row in costly if row.tokens]
+    tokens = sum(row.tokens for row in rows)
     expected = {
-        LimitName.TOKENS_PER_MONTH: sum(row.tokens for row in rows),
-        LimitName.REQUESTS_PER_MINUTE: len(costly),
-        LimitName.CONCURRENT_REQUESTS: 0,
+        LimitName.TOKENS_PER_MONTH: [tokens],
+        LimitName.REQUESTS_PER_MINUTE: range(len(begun), len(costly) + 1),
+        LimitName.CONCURRENT_REQUESTS: [0],
     }
     for name, value, taken, reserved in await gateways.rows(TAKEN, account_id):
-        assert (name, taken, reserved) == (name, expected[name], 0)
-        assert taken <= value
-    return expected[LimitName.TOKENS_PER_MONTH]
+        assert taken in expected[name], name
+        assert (reserved, taken <= value) == (0, True), name
+    return tokens
 
 
 @pytest.mark.timeout(120 + 30 * ROUNDS)
