@@ -83,6 +83,7 @@ class TestRequest:
                 "presence_penalty": 2.0,
                 "seed": -7,
             },
+            "origin": None,
         }
 
     @pytest.mark.parametrize(

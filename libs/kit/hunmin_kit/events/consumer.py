@@ -15,6 +15,7 @@ import structlog
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.events import DataT, Envelope, Topic
 from opentelemetry import propagate, trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -88,7 +89,8 @@ class Consumer:
         backoff = Backoff(self._timing.retry_s, self._timing.max_retry_s)
         while True:
             try:
-                batches = await reader.read()
+                with suppress_instrumentation():  # or looking for events would be most of what is traced
+                    batches = await reader.read()
                 async with asyncio.TaskGroup() as lanes:
                     for batch in batches:
                         lanes.create_task(self._handle(reader, batch))
@@ -101,14 +103,16 @@ class Consumer:
 
     async def _handle(self, reader: Reader, batch: Batch) -> None:
         started, handled = time.monotonic(), 0
-        begun = await self._attempts.begin(batch.deliveries)
+        with suppress_instrumentation():
+            begun = await self._attempts.begin(batch.deliveries)
         for delivery in batch.deliveries:
             await self._settle(delivery, is_begun=delivery.place in begun)
             handled += 1
             if time.monotonic() - started > self._timing.batch_s:
                 break
         try:
-            await reader.finish(batch, handled)
+            with suppress_instrumentation():
+                await reader.finish(batch, handled)
         except LeaseLost:
             _log.info("events.lane.lost", consumer=self.name, lane=batch.lane)
 
@@ -203,11 +207,12 @@ class Consumer:
         """Tell the metrics how far behind the consumer is, and forget events too old to come again."""
         while True:
             try:
-                lag = await reader.lag()
-                async with self._database.session() as session:
-                    dead = await count_dead(session, self.name)
+                with suppress_instrumentation():
+                    lag = await reader.lag()
+                    async with self._database.session() as session:
+                        dead = await count_dead(session, self.name)
+                    await self._forget()
                 self._metrics.behind(consumer=self.name, lag=lag, dead=dead)
-                await self._forget()
             except Exception as error:  # the edge
                 self._log_delay(error)
             await asyncio.sleep(self._timing.sample_s)

@@ -4,6 +4,7 @@ Kafka's transactions are not used: what is published twice is handled once, sinc
 """
 
 import asyncio
+import logging
 import warnings
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -12,7 +13,6 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-import structlog
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.events import DEAD, EventModel, Topic
 
@@ -33,7 +33,7 @@ _SESSION_MS = 10_000  # after which the partitions of a process that died are an
 _METADATA_MS = 30_000  # after which a topic that was created meanwhile is found
 _RECORDS_AT_ONCE = 100  # of about 1 MB each at most, all of them in memory
 _RETRY_AFTER_S = 1
-_log = structlog.get_logger()
+logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what fails it also raises, and we tell it once instead of often
 ResultT = TypeVar("ResultT")
 
 

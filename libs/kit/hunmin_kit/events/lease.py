@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 from hunmin_contracts.errors import HunminError
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -87,6 +88,7 @@ async def _renew(leases: Collection[Lease], every_s: float) -> None:
         for lease in leases:
             if lease.is_held:
                 try:
-                    await lease.take()
+                    with suppress_instrumentation():
+                        await lease.take()
                 except HunminError as error:
                     _log.warning("events.lease.not_renewed", lease=lease.name, error=error.code)

@@ -5,6 +5,7 @@ import time
 
 import structlog
 from hunmin_contracts.errors import ErrorCode, HunminError
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from hunmin_kit.events.bus import Bus
 from hunmin_kit.events.lease import Lease, LeaseLost, kept
@@ -31,16 +32,18 @@ class Relay:
     async def run(self) -> None:
         """Relay until cancelled. What fails is tried again, and again before anything that comes after it."""
         backoff = Backoff(self._timing.retry_s, self._timing.max_retry_s)
-        async with kept([self._lease], lease_s=self._lease.lease_s):
-            while True:
-                try:
-                    await self._round()
-                    backoff.reset()
-                except LeaseLost:
-                    _log.info("events.relay.lease_lost", schema=self._outbox.schema)
-                except Exception as error:  # the edge: nothing that happens once may end the relay
-                    _log_delay(self._outbox.schema, error)
-                    await backoff.sleep()
+        # Untraced: none of it is a request's, and it looks several times a second.
+        with suppress_instrumentation():
+            async with kept([self._lease], lease_s=self._lease.lease_s):
+                while True:
+                    try:
+                        await self._round()
+                        backoff.reset()
+                    except LeaseLost:
+                        _log.info("events.relay.lease_lost", schema=self._outbox.schema)
+                    except Exception as error:  # the edge: nothing that happens once may end the relay
+                        _log_delay(self._outbox.schema, error)
+                        await backoff.sleep()
 
     async def relay_some(self) -> int:
         """Relay what waits, a limited number of it; return how much that was."""

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from hunmin_contracts.events import DataT, Topic
 from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_kit.data.database import Database
@@ -76,7 +77,8 @@ class Events:
         """Tell the metrics what waits to be relayed."""
         while True:
             try:
-                backlog = await self.outbox.backlog()
+                with suppress_instrumentation():
+                    backlog = await self.outbox.backlog()
                 self._metrics.waiting(schema=self._database.schema, rows=backlog.rows, oldest_s=backlog.oldest_s)
             except Exception as error:  # the edge: the next look may find it mended
                 _log.warning("events.outbox.not_watched", schema=self._database.schema, exc_info=error)

@@ -81,6 +81,14 @@ async def test_events_of_a_request_have_their_effect_in_its_trace(services: Runn
     assert 'hunmin_events_deliveries_total{consumer="hearing.notes",outcome="handled"} 1.0' in await samples(services)
 
 
+async def test_looking_for_events_is_not_traced(services: Running) -> None:
+    await services.client("hearing").call(TELL, TellRequest(value=7))
+    await eventually(lambda: effects(services))
+    await asyncio.sleep(1)
+    roots = {span.name for span in services.spans("hearing") if span.parent is None}
+    assert roots == {"POST /v1/tell", "GET /v1/effects"}
+
+
 async def test_two_services_of_a_process_share_its_metrics(url: str) -> None:
     async with running(hearing.SERVICE, env={"HUNMIN_DATABASE_URL": url}) as services:
         platform = services.platform("hearing")
