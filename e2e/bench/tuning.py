@@ -29,7 +29,7 @@ STARTER = Path(__file__).parents[2] / "training" / "models" / "starter"
 BATCH, N_VIRTUAL, ROWS = 32, 20, 512
 SHORTEST, LONGEST = 8, 60  # tokens of a text
 AGREEMENT = 1e-4  # how far losses and gradients for the same rows may lie apart, relative
-RATE = 1e-3  # at 5e-3 a change of 1e-6 in the first weights moves the loss of step 60 by a fifth: nothing could be compared
+RATE = 1e-3  # at 5e-3 a change of 1e-6 in the first weights moves the loss of step 60 by a fifth
 LAST = 20  # steps at the end whose mean loss is compared
 APART = 0.05  # how far that may lie from the baseline's, relative: rounding grows from step to step
 

@@ -116,7 +116,8 @@ class TestCounts:
         ]
         held = text("""
             SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND state LIKE 'idle in%' AND xact_start < clock_timestamp() - interval '1 s'
+            WHERE datname = current_database() AND state LIKE 'idle in%'
+                  AND xact_start < clock_timestamp() - interval '1 s'
         """)  # what handles events in between has short ones
         await asyncio.sleep(1.2)
         async with studio.parts.database.session() as session:
