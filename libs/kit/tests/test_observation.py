@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import random
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import structlog
 from hunmin_contracts.errors import HunminError
 from hunmin_contracts.ids import RequestId
 from hunmin_kit.observe import logs
+from hunmin_kit.observe.tracing import tracer_provider
 from hunmin_kit.testing import Running, running
 from hunmin_kit.web import request_context
 from kit_sample import echo, front
@@ -218,3 +220,10 @@ def test_terminal_gets_readable_lines() -> None:
     assert "own.event" in stream.getvalue()
     assert "own.detail" not in stream.getvalue()
     assert "OSError: disk full" in stream.getvalue()
+
+
+def test_ids_of_traces_leave_the_random_module_alone() -> None:
+    before = random.getstate()
+    one, other = (tracer_provider("a").get_tracer("test").start_span("span").get_span_context() for _ in range(2))
+    assert random.getstate() == before
+    assert (one.is_valid, one.trace_id != other.trace_id, one.span_id != other.span_id) == (True, True, True)
