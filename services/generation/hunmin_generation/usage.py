@@ -1,7 +1,5 @@
 """Tells what each call used, by an event when it has ended: it is settled also if the gateway that asked is lost."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -10,14 +8,12 @@ import structlog
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.events import USAGE, UsageMetered
 from hunmin_contracts.generation import ChunkEvent, PromptEvent, UsageEvent
-from hunmin_contracts.ids import AccountId
+from hunmin_contracts.ids import AccountId, new_event_id
 from hunmin_contracts.usage import CallOrigin, Outcome
-from hunmin_kit.data import Database
+from hunmin_kit.data import Database, LastingWrites
 from hunmin_kit.events import Events
 from hunmin_kit.web import current_request_id
 
-_PATIENCE_S = 30.0  # for a database that restarts
-_RETRY_S = 0.5
 _log = structlog.get_logger()
 
 
@@ -68,8 +64,7 @@ class UsageEvents:
 
     def __init__(self, events: Events, database: Database) -> None:
         self._events = events
-        self._database = database
-        self._untold: set[asyncio.Task[None]] = set()
+        self._writes = LastingWrites(database)
 
     @asynccontextmanager
     async def metered(self, call: Call) -> AsyncIterator[Meter]:
@@ -89,7 +84,7 @@ class UsageEvents:
 
     async def finish(self) -> None:
         """Wait for what is still being told."""
-        await asyncio.gather(*self._untold, return_exceptions=True)
+        await self._writes.finish()
 
     def _tell(self, call: Call, origin: CallOrigin, meter: Meter, outcome: Outcome, code: ErrorCode | None) -> None:
         told = UsageMetered(
@@ -106,20 +101,10 @@ class UsageEvents:
             outcome=outcome,
             error_code=code,
         )
-        # In a task: no answer waits for it, and a caller who leaves does not cancel it.
-        telling = asyncio.create_task(self._write(told))
-        self._untold.add(telling)
-        telling.add_done_callback(self._untold.discard)
-
-    async def _write(self, told: UsageMetered) -> None:
-        give_up_at = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                async with self._database.session() as session:
-                    await self._events.tell(session, USAGE, told, key=told.usage_id)
-                return
-            except HunminError as error:
-                if error.code is not ErrorCode.UNAVAILABLE or time.monotonic() > give_up_at:
-                    _log.error("generation.usage.lost", usage=told.model_dump(mode="json"), exc_info=error)
-                    raise
-            await asyncio.sleep(_RETRY_S)
+        event_id = new_event_id()  # one event, though it may be written twice
+        self._writes.start(  # no answer waits for it
+            lambda session: self._events.tell(session, USAGE, told, key=told.usage_id, event_id=event_id),
+            on_loss=lambda error: _log.error(
+                "generation.usage.lost", usage=told.model_dump(mode="json"), exc_info=error
+            ),
+        )

@@ -4,12 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hunmin_contracts.errors import HunminError
+from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.events import USAGE, Envelope, UsageMetered
 from hunmin_contracts.generation import (
     EMBED,
@@ -26,11 +27,14 @@ from hunmin_contracts.gradients import GRADIENTS, GradientRequest, GradientResul
 from hunmin_contracts.ids import RequestId
 from hunmin_contracts.usage import CallOrigin
 from hunmin_generation.service import SERVICE
+from hunmin_generation.usage import UsageEvents
+from hunmin_kit.data import Database
 from hunmin_kit.testing import Running, running
 from hunmin_kit.web import request_context
 from hunmin_modeling.testing import save_tiny_checkpoint
 from hunmin_text.training import Method, train
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 WITHIN_S = 20
 ORIGIN = CallOrigin(usage_id="use_1", key_id="key_1", endpoint="/v1/completions", started_at=datetime.now(UTC))
@@ -121,6 +125,33 @@ async def test_call_without_an_origin_is_not_told(service: Running) -> None:
             pass
     await asyncio.sleep(0.2)
     assert await told(service) == []
+
+
+class UnheardDatabase:
+    """A database that is lost as it has committed for the first time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._is_lost = True
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        async with self._database.session() as session:
+            yield session
+        if self._is_lost:
+            self._is_lost = False
+            raise HunminError(ErrorCode.UNAVAILABLE, "The database cannot be reached.")
+
+
+async def test_call_that_is_told_again_is_the_same_event(service: Running) -> None:
+    platform = service.platform("generation")
+    usage = UsageEvents(platform.events(), UnheardDatabase(platform.database()))  # type: ignore[arg-type]
+    with request_context(RequestId("req_1")):
+        async with usage.metered(GenerateRequest(**CALL, prompt="이")) as meter:
+            meter.record(prompt_tokens=1)
+    await usage.finish()
+    first, second = await told(service)
+    assert first.id == second.id
 
 
 async def test_scores_are_told(service: Running) -> None:

@@ -2,5 +2,6 @@
 
 from hunmin_kit.data.database import Database
 from hunmin_kit.data.session import SessionDep
+from hunmin_kit.data.writing import LastingWrites
 
-__all__ = ["Database", "SessionDep"]
+__all__ = ["Database", "LastingWrites", "SessionDep"]

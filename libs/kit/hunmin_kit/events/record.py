@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from hunmin_contracts.events import MAX_EVENT_BYTES, DataT, Envelope, EventModel, Topic
-from hunmin_contracts.ids import new_event_id
+from hunmin_contracts.ids import EventId, new_event_id
 from opentelemetry import propagate
 from pydantic import ValidationError
 
@@ -38,11 +38,11 @@ class _Head(EventModel):
     type: str
 
 
-def record_of(topic: Topic[DataT], data: DataT, *, key: str, source: str) -> Record:
+def record_of(topic: Topic[DataT], data: DataT, *, key: str, source: str, event_id: EventId | None = None) -> Record:
     """Put `data` into an envelope of its own, with the trace that this code runs in."""
     event = topic.envelope(
         specversion="1.0",
-        id=new_event_id(),
+        id=event_id or new_event_id(),
         source=source,
         type=topic.name,
         subject=key,

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 from hunmin_contracts.events import DataT, Topic
+from hunmin_contracts.ids import EventId
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -37,12 +38,16 @@ class Events:
         self._tracer = tracer
         self._metrics = metrics
 
-    async def tell(self, session: AsyncSession, topic: Topic[DataT], data: DataT, *, key: str) -> None:
+    async def tell(
+        self, session: AsyncSession, topic: Topic[DataT], data: DataT, *, key: str, event_id: EventId | None = None
+    ) -> None:
         """Tell that `data` has happened, if this transaction is committed. Events with the same key keep their order.
 
+        Who may have to tell it again, not knowing whether that was committed, gives it an id: it has its effect once.
         What is larger than a broker carries is refused: TOO_LARGE.
         """
-        record = record_of(topic, data, key=key, source=f"hunmin/{self._database.schema}")
+        source = f"hunmin/{self._database.schema}"
+        record = record_of(topic, data, key=key, source=source, event_id=event_id)
         await self.outbox.put(session, record)
 
     @asynccontextmanager
