@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import httpx2  # what the client is built on
 import openai
 import pytest
+from hunmin import Client
 
 PROMPT = "이 영화는"
 
@@ -19,29 +20,35 @@ def _here(process):
 
 def test_a_stop_finishes_running_streams_and_a_second_start_finds_all(process, studio):
     complete(studio)
-    before = studio.usage()
+    before = ledger(studio)
     with streams(studio, count=2, max_tokens=40) as running:
         codes = process.stop()
     assert set(codes) == {0}
     assert all(stream.is_finished for stream in running)
     process.start()
-    after = studio.usage()
+    after = ledger(studio)
     assert after[2:] == before
     assert [row["status"] for row in after[:2]] == ["succeeded", "succeeded"]
 
 
 def test_kill_9_during_streams_leaves_a_whole_database(process, studio):
     done = complete(studio)
-    before = studio.usage()
+    before = ledger(studio)
     with streams(studio, count=4, max_tokens=240) as running:
         process.kill()
     assert not any(stream.is_finished for stream in running)
     process.start()
-    after = studio.usage()
+    after = ledger(studio)
     assert after[-len(before) :] == before
     assert all(row["status"] != "succeeded" for row in after[: -len(before)])
     assert sum(row["request_id"] == done for row in after) == 1
-    assert complete(studio) == studio.usage()[0]["request_id"]
+    assert complete(studio) == ledger(studio)[0]["request_id"]
+
+
+def ledger(studio) -> list[dict]:
+    """Every row of usage, newest first: other tests may have left more than a page of them."""
+    with Client(base_url=studio.url, api_key=studio.key) as client:
+        return [row.model_dump() for row in client.usage(page_size=200)]
 
 
 class RunningStream(threading.Thread):
