@@ -8,9 +8,9 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from hunmin_contracts.errors import ErrorCode, HunminError
 
-from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.parts import parts_of
+from hunmin_gateway.principal import Principal
 
 # Only describes the header in the OpenAPI file; what it would refuse was refused before it runs.
 BEARER = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer hm_…`.")
@@ -23,23 +23,23 @@ class KeyedRoute(APIRoute):
         """Return the route's handler behind the check of the key."""
         answer = super().get_route_handler()
 
-        async def answer_caller(request: Request) -> Response:
-            request.state.caller = await _authenticate(request)
+        async def answer_principal(request: Request) -> Response:
+            request.state.principal = await _authenticate(request)
             return await answer(request)
 
-        return answer_caller
+        return answer_principal
 
 
-def caller_of(request: Request) -> Caller:
+def principal_of(request: Request) -> Principal:
     """Return who sent `request`, on a KeyedRoute."""
-    caller: Caller = request.state.caller
-    return caller
+    principal: Principal = request.state.principal
+    return principal
 
 
-CallerDep = Annotated[Caller, Depends(caller_of)]
+PrincipalDep = Annotated[Principal, Depends(principal_of)]
 
 
-async def _authenticate(request: Request) -> Caller:
+async def _authenticate(request: Request) -> Principal:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise HunminError(

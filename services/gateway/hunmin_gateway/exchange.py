@@ -18,7 +18,7 @@ from hunmin_contracts.ids import RequestId, UsageId, new_usage_id
 from hunmin_contracts.quotas import Purpose
 from hunmin_contracts.usage import CallOrigin
 
-from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.principal import Principal
 
 Event = PromptEvent | ChunkEvent | UsageEvent
 AnyRequest = GenerateRequest | ScoreRequest | EmbedRequest | GradientRequest
@@ -100,7 +100,7 @@ class Exchange(Generic[RequestT]):
     """
 
     request_id: RequestId
-    caller: Caller
+    principal: Principal
     endpoint: str
     model: str
     requests: list[RequestT]
@@ -117,7 +117,7 @@ class Exchange(Generic[RequestT]):
     def __post_init__(self) -> None:
         """Let every request say where it comes from, so that it is settled also if this gateway is lost."""
         origin = CallOrigin(
-            usage_id=self.id, key_id=self.caller.key_id, endpoint=self.endpoint, started_at=self.started_at
+            usage_id=self.id, key_id=self.principal.key_id, endpoint=self.endpoint, started_at=self.started_at
         )
         self._change(origin=origin)
 

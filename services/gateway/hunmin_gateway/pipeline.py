@@ -91,8 +91,8 @@ class Settlement:
             UsageRecord(
                 id=exchange.id,
                 request_id=exchange.request_id,
-                account_id=exchange.caller.account_id,
-                key_id=exchange.caller.key_id,
+                account_id=exchange.principal.account_id,
+                key_id=exchange.principal.key_id,
                 model=exchange.model,
                 endpoint=exchange.endpoint,
                 prompt_tokens=0 if failed else exchange.meter.prompt_tokens,

@@ -10,8 +10,8 @@ from hunmin_contracts.generation import ChunkEvent, GenerateEvent, GenerateReque
 from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId
 from hunmin_contracts.usage import Outcome
 from hunmin_gateway.exchange import Exchange, Meter, Tokens
-from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.pipeline import Pipeline
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.usage.record import UsageRecord
 
 PROMPT = PromptEvent(prompt_tokens=3)
@@ -69,9 +69,9 @@ class Full:
 
 
 def exchange(*prompts: str) -> Exchange:
-    caller = Caller(AccountId("acct_1"), ApiKeyId("key_1"), has_limits=False)
+    principal = Principal(AccountId("acct_1"), ApiKeyId("key_1"), has_limits=False)
     requests = [GenerateRequest(account_id=AccountId("acct_1"), model="m", prompt=prompt) for prompt in prompts]
-    return Exchange(RequestId("req_1"), caller, "/v1/completions", "m", requests)
+    return Exchange(RequestId("req_1"), principal, "/v1/completions", "m", requests)
 
 
 async def drain(

@@ -14,8 +14,8 @@ from hunmin_contracts.ids import ApiKeyId, RequestId
 from hunmin_contracts.quotas import LimitName
 from hunmin_contracts.usage import Outcome
 from hunmin_gateway.exchange import Exchange
-from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.pipeline import Pipeline
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.quotas.limits import Limits
 from hunmin_gateway.quotas.quotas import Quotas
 from hunmin_gateway.tables import Account, QuotaLimit
@@ -44,15 +44,15 @@ class Desk:
     def exchange(self, max_tokens: int = MAX_TOKENS) -> Exchange[GenerateRequest]:
         account_id = self._studio.account_id
         request = GenerateRequest(account_id=account_id, model=MODEL, prompt=PROMPT, max_tokens=max_tokens)
-        caller = Caller(account_id, ApiKeyId("key_1"), has_limits=True)
-        return Exchange(RequestId("req_1"), caller, "/v1/completions", MODEL, [request])
+        principal = Principal(account_id, ApiKeyId("key_1"), has_limits=True)
+        return Exchange(RequestId("req_1"), principal, "/v1/completions", MODEL, [request])
 
     def record(self, exchange: Exchange, *, tokens: int = 4, status: Outcome = Outcome.SUCCEEDED) -> UsageRecord:
         return UsageRecord(
             id=exchange.id,
             request_id=exchange.request_id,
-            account_id=exchange.caller.account_id,
-            key_id=exchange.caller.key_id,
+            account_id=exchange.principal.account_id,
+            key_id=exchange.principal.key_id,
             model=MODEL,
             endpoint=exchange.endpoint,
             prompt_tokens=tokens,

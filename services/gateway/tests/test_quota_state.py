@@ -1,4 +1,4 @@
-"""What a limit's standing means to a caller: headers and refusals. No I/O."""
+"""What a limit's standing means to a principal: headers and refusals. No I/O."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -181,11 +181,11 @@ class TestList:
 
 class TestLedger:
     def record(self, studio, **fields) -> UsageRecord:
-        caller = {"account_id": studio.account_id, "key_id": "key_1", "request_id": "req_1", "model": MODEL}
+        principal = {"account_id": studio.account_id, "key_id": "key_1", "request_id": "req_1", "model": MODEL}
         counts = {"prompt_tokens": 1, "completion_tokens": 1, "backward_tokens": 1}
         counts |= {"duration_s": 0.1, "started_at": datetime.now(UTC)}
         end = {"id": f"use_{time.monotonic_ns()}", "endpoint": "/", "status": Outcome.SUCCEEDED, "error_code": None}
-        return UsageRecord(**caller | counts | end | fields)
+        return UsageRecord(**principal | counts | end | fields)
 
     async def test_writes_a_row_once_however_often_it_is_told(self, studio):
         ledger, record = UsageLedger(studio.parts.database), self.record(studio)

@@ -17,11 +17,11 @@ from hunmin_contracts.tuning_jobs import CANCEL, DESCRIBE, LIST, JobInfo, JobReq
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
+from hunmin_gateway.authentication import BEARER, KeyedRoute, PrincipalDep
 from hunmin_gateway.clova.envelope import Camel, Envelope
-from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.listing import read_all
 from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.public_schema import NAME, PublicSchema, only, said
 from hunmin_gateway.studio.tuning import CreateJobBody, create_job
 from hunmin_gateway.tuning_doors import TEMPLATE, name_like
@@ -169,20 +169,20 @@ class PageQuery(Schema):
 
 
 @router.post("/tasks", summary="Create a training task")
-async def create(body: CreateTask, caller: CallerDep, parts: PartsDep) -> Envelope[Task]:
+async def create(body: CreateTask, principal: PrincipalDep, parts: PartsDep) -> Envelope[Task]:
     """Learn from a dataset here, of columns `prompt` and `completion`, or `Text` and `Completion`.
 
     No foreign bucket is read: bucket and keys have no effect.
     """
-    wanted = datasets.DatasetRequest(account_id=caller.account_id, reference=body.training_dataset_file_path)
+    wanted = datasets.DatasetRequest(account_id=principal.account_id, reference=body.training_dataset_file_path)
     dataset = await parts.tuning.call(datasets.DESCRIBE, wanted)
-    return Envelope(result=Task.of(await create_job(body.plan(dataset), caller, parts)))
+    return Envelope(result=Task.of(await create_job(body.plan(dataset), principal, parts)))
 
 
 @router.get("/tasks", summary="List the training tasks")
-async def page(query: Annotated[PageQuery, Query()], caller: CallerDep, parts: PartsDep) -> Envelope[TaskPage]:
+async def page(query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> Envelope[TaskPage]:
     """List the tasks of your account, newest first, whichever dialect they came by."""
-    jobs = await _all_jobs(caller, parts)
+    jobs = await _all_jobs(principal, parts)
     start = query.page * query.size
     shown = TaskPage(
         content=[Task.of(info) for info in jobs[start : start + query.size]],
@@ -195,32 +195,32 @@ async def page(query: Annotated[PageQuery, Query()], caller: CallerDep, parts: P
 
 
 @router.get("/tasks/{task_id}", summary="Describe a training task")
-async def describe(task_id: str, caller: CallerDep, parts: PartsDep) -> Envelope[Task]:
+async def describe(task_id: str, principal: PrincipalDep, parts: PartsDep) -> Envelope[Task]:
     """Say how a task stands."""
-    return Envelope(result=Task.of(await parts.tuning.call(DESCRIBE, _named(task_id, caller))))
+    return Envelope(result=Task.of(await parts.tuning.call(DESCRIBE, _named(task_id, principal))))
 
 
 @router.delete("/tasks/{task_id}", summary="Delete a training task")
-async def delete(task_id: str, caller: CallerDep, parts: PartsDep) -> Envelope[None]:
+async def delete(task_id: str, principal: PrincipalDep, parts: PartsDep) -> Envelope[None]:
     """Cancel a task that has not ended, or delete the model of one that has succeeded; it is listed as before."""
-    info = await parts.tuning.call(DESCRIBE, _named(task_id, caller))
+    info = await parts.tuning.call(DESCRIBE, _named(task_id, principal))
     if info.soft_prompt is not None:
-        wanted = soft_prompts.DeleteRequest(account_id=caller.account_id, reference=info.soft_prompt)
+        wanted = soft_prompts.DeleteRequest(account_id=principal.account_id, reference=info.soft_prompt)
         try:
             await parts.generation.call(soft_prompts.DELETE, wanted)
         except HunminError as error:
             if error.code is not ErrorCode.NOT_FOUND:  # deleted before, by whichever dialect
                 raise
     elif info.ended_at is None:
-        await parts.tuning.call(CANCEL, _named(task_id, caller))
+        await parts.tuning.call(CANCEL, _named(task_id, principal))
     return Envelope()
 
 
-async def _all_jobs(caller: Caller, parts: Parts) -> list[JobInfo]:
+async def _all_jobs(principal: Principal, parts: Parts) -> list[JobInfo]:
     return await read_all(
-        lambda after: parts.tuning.call(LIST, ListJobsRequest(account_id=caller.account_id, limit=200, after=after))
+        lambda after: parts.tuning.call(LIST, ListJobsRequest(account_id=principal.account_id, limit=200, after=after))
     )
 
 
-def _named(task_id: str, caller: Caller) -> JobRequest:
-    return JobRequest(account_id=caller.account_id, job_id=JobId(task_id))
+def _named(task_id: str, principal: Principal) -> JobRequest:
+    return JobRequest(account_id=principal.account_id, job_id=JobId(task_id))

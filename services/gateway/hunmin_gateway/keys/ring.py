@@ -9,8 +9,8 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.keys.text import digest, is_well_formed, new_key, visible_prefix
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.tables import Account, ApiKey, QuotaLimit
 
 DEFAULT_ACCOUNT = "default"
@@ -38,7 +38,7 @@ class KeyRing:
         self._session = session
         self._pepper = pepper
 
-    async def authenticate(self, key: str) -> Caller:
+    async def authenticate(self, key: str) -> Principal:
         """Return whom `key` speaks for; raise UNAUTHENTICATED with the reason why it is refused."""
         if not is_well_formed(key):
             raise _refused("This is not an API key of this server, or it was mistyped. Check that it was copied whole.")
@@ -63,7 +63,7 @@ class KeyRing:
             await self._session.execute(
                 update(ApiKey).where(ApiKey.id == key_id, is_stale).values(last_used_at=func.now())
             )
-        return Caller(account_id=AccountId(account_id), key_id=ApiKeyId(key_id), has_limits=limited)
+        return Principal(account_id=AccountId(account_id), key_id=ApiKeyId(key_id), has_limits=limited)
 
     async def create(self, account: str, name: str, *, lifetime: timedelta | None = None) -> tuple[str, ApiKeyId]:
         """Make a key for the account of that name, which is made too if it is new. The key is returned this once."""

@@ -12,9 +12,8 @@ from hunmin_kit.web import current_request_id
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import CallerDep
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.exchange import Exchange
-from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.openai.answer import PieceT, Writer, answer_streamed, answer_whole
 from hunmin_gateway.openai.chat import ChatCompletion, ChatCompletionRequest, ChatWriter
 from hunmin_gateway.openai.completion import Completion, CompletionRequest, CompletionWriter
@@ -23,6 +22,7 @@ from hunmin_gateway.openai.head import Head
 from hunmin_gateway.openai.parameters import Parameters
 from hunmin_gateway.openai.router import openai_router
 from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.soft_prompts import all_of, find
 
 router = openai_router()
@@ -32,15 +32,15 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/completions", response_model=Completion, responses=_STREAM, summary="Complete a text")
-async def complete(body: CompletionRequest, caller: CallerDep, parts: PartsDep) -> Response:
+async def complete(body: CompletionRequest, principal: PrincipalDep, parts: PartsDep) -> Response:
     """Continue each prompt. With `stream=true` the answer is server-sent events that end with `data: [DONE]`."""
-    return await _answer("/v1/completions", body, CompletionWriter(body, _head("cmpl", body)), caller, parts)
+    return await _answer("/v1/completions", body, CompletionWriter(body, _head("cmpl", body)), principal, parts)
 
 
 @router.post("/chat/completions", response_model=ChatCompletion, responses=_STREAM, summary="Answer a chat")
-async def chat(body: ChatCompletionRequest, caller: CallerDep, parts: PartsDep) -> Response:
+async def chat(body: ChatCompletionRequest, principal: PrincipalDep, parts: PartsDep) -> Response:
     """Write the assistant's next turn. With `stream=true` the answer is server-sent events, as for completions."""
-    return await _answer("/v1/chat/completions", body, ChatWriter(body, _head("chatcmpl", body)), caller, parts)
+    return await _answer("/v1/chat/completions", body, ChatWriter(body, _head("chatcmpl", body)), principal, parts)
 
 
 router.post("/embeddings", summary="Embed texts")(embed)
@@ -54,10 +54,12 @@ async def _answer(
     endpoint: str,
     body: CompletionRequest | ChatCompletionRequest,
     writer: Writer[PieceT],
-    caller: Caller,
+    principal: Principal,
     parts: Parts,
 ) -> Response:
-    exchange = Exchange(current_request_id(), caller, endpoint, body.model, body.generate_requests(caller.account_id))
+    exchange = Exchange(
+        current_request_id(), principal, endpoint, body.model, body.generate_requests(principal.account_id)
+    )
     if body.stream:
         return answer_streamed(parts.pipeline, exchange, writer, include_usage=body.wants_usage_chunk)
     return await answer_whole(parts.pipeline, exchange, writer)
@@ -99,22 +101,22 @@ class ModelPage(BaseModel):
 
 
 @router.get("/models", summary="List the models")
-async def models(caller: CallerDep, parts: PartsDep) -> ModelPage:
+async def models(principal: PrincipalDep, parts: PartsDep) -> ModelPage:
     """List every model that this server has loaded, then the soft prompts of your account."""
     found = await parts.generation.call(MODELS, Empty())
-    own = [Model.of_soft_prompt(info, caller.account_id) for info in await all_of(caller, parts)]
+    own = [Model.of_soft_prompt(info, principal.account_id) for info in await all_of(principal, parts)]
     return ModelPage(data=[Model.of(info) for info in found.models] + own)
 
 
 @router.get("/models/{name:path}", summary="Describe a model")
-async def model(name: str, caller: CallerDep, parts: PartsDep) -> Model:
+async def model(name: str, principal: PrincipalDep, parts: PartsDep) -> Model:
     """Describe one model, or one soft prompt of your account, by its name."""
     found = await parts.generation.call(MODELS, Empty())
     for info in found.models:
         if info.name == name:
             return Model.of(info)
-    own = await find(name, caller, parts)
+    own = await find(name, principal, parts)
     if own is not None:
-        return Model.of_soft_prompt(own, caller.account_id)
+        return Model.of_soft_prompt(own, principal.account_id)
     known = ", ".join(info.name for info in found.models)
     raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no model {name!r} here. There is: {known}.", param="model")

@@ -8,7 +8,7 @@ from hunmin_contracts.generation import EMBED, EmbedRequest, EmbedResponse
 from hunmin_kit.web import current_request_id
 from pydantic import BaseModel, Field
 
-from hunmin_gateway.authentication import CallerDep
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.exchange import Exchange, Tokens
 from hunmin_gateway.openai.parameters import Ignored
 from hunmin_gateway.parts import PartsDep
@@ -70,10 +70,10 @@ class EmbeddingPage(BaseModel):
     usage: EmbeddingsUsage
 
 
-async def embed(body: EmbeddingsBody, caller: CallerDep, parts: PartsDep) -> EmbeddingPage:
+async def embed(body: EmbeddingsBody, principal: PrincipalDep, parts: PartsDep) -> EmbeddingPage:
     """Embed each input: texts that mean alike point alike. Compare them by their inner product."""
-    request = EmbedRequest(account_id=caller.account_id, model=body.model, inputs=body.inputs())
-    exchange = Exchange(current_request_id(), caller, "/v1/embeddings", body.model, [request])
+    request = EmbedRequest(account_id=principal.account_id, model=body.model, inputs=body.inputs())
+    exchange = Exchange(current_request_id(), principal, "/v1/embeddings", body.model, [request])
     async with parts.pipeline.metered(exchange) as meter:
         response = await parts.generation.call(EMBED, exchange.requests[0])
         meter.record(Tokens(prompt=sum(embedding.tokens for embedding in response.embeddings)))

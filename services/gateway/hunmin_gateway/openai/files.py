@@ -28,12 +28,12 @@ from hunmin_kit.web import EventStream
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import CallerDep
-from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.listing import read_all
 from hunmin_gateway.openai.results import job_of_results, read_results
 from hunmin_gateway.openai.router import PREFIX, openai_router
 from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.uploads import pieces
 from hunmin_gateway.tuning_doors import name_like
 
@@ -113,7 +113,7 @@ class FileQuery(Schema):
 
 @router.post("/files", summary="Keep a file to tune with")
 async def create(
-    form: Annotated[FileForm, Form(media_type="multipart/form-data")], caller: CallerDep, parts: PartsDep
+    form: Annotated[FileForm, Form(media_type="multipart/form-data")], principal: PrincipalDep, parts: PartsDep
 ) -> FileObject:
     """Keep a file as the next version of the dataset that is named as the file is; a file that is there is found.
 
@@ -121,7 +121,7 @@ async def create(
     """
     filename = (form.file.filename or "")[-_MAX_FILENAME:]
     request = UploadRequest(
-        account_id=caller.account_id,
+        account_id=principal.account_id,
         name=name_like(PurePath(filename).stem) or "file",
         filename=filename or None,
         format="jsonl",
@@ -130,11 +130,11 @@ async def create(
 
 
 @router.get("/files", summary="List your files")
-async def page(query: Annotated[FileQuery, Query()], caller: CallerDep, parts: PartsDep) -> FilePage:
+async def page(query: Annotated[FileQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> FilePage:
     """List the files of your account, every dataset version one, by the time they came. Results are with their jobs."""
     if query.purpose not in (None, "fine-tune"):
         return FilePage(data=[], has_more=False)
-    infos = await _all_datasets(caller, parts)
+    infos = await _all_datasets(principal, parts)
     infos.sort(key=lambda info: (info.created_at, info.id), reverse=query.order == "desc")
     start = 0
     if query.after is not None:
@@ -148,10 +148,10 @@ async def page(query: Annotated[FileQuery, Query()], caller: CallerDep, parts: P
 
 
 @router.get("/files/{file_id}", summary="Describe a file")
-async def retrieve(file_id: str, caller: CallerDep, parts: PartsDep) -> FileObject:
+async def retrieve(file_id: str, principal: PrincipalDep, parts: PartsDep) -> FileObject:
     """Describe one file of your account."""
     if (job_id := job_of_results(file_id)) is not None:
-        job, content = await read_results(job_id, caller, parts)
+        job, content = await read_results(job_id, principal, parts)
         return FileObject(
             id=file_id,
             bytes=len(content),
@@ -159,26 +159,26 @@ async def retrieve(file_id: str, caller: CallerDep, parts: PartsDep) -> FileObje
             filename=f"{job.request.name}-metrics.csv",
             purpose="fine-tune-results",
         )
-    return FileObject.of(await _find(file_id, caller, parts))
+    return FileObject.of(await _find(file_id, principal, parts))
 
 
 @router.get("/files/{file_id}/content", response_class=Response, summary="Read a file")
-async def content(file_id: str, caller: CallerDep, parts: PartsDep) -> Response:
+async def content(file_id: str, principal: PrincipalDep, parts: PartsDep) -> Response:
     """Return a file as it came."""
     if (job_id := job_of_results(file_id)) is not None:
-        return Response((await read_results(job_id, caller, parts))[1], media_type="text/csv")
-    info = await _find(file_id, caller, parts)
-    response = _FileStream(_pieces(info, caller, parts), on_error=_cut)
+        return Response((await read_results(job_id, principal, parts))[1], media_type="text/csv")
+    info = await _find(file_id, principal, parts)
+    response = _FileStream(_pieces(info, principal, parts), on_error=_cut)
     response.headers["content-length"] = str(info.size_bytes)
     return response
 
 
 @router.delete("/files/{file_id}", summary="Delete a file")
-async def delete(file_id: str, caller: CallerDep, parts: PartsDep) -> FileDeleted:
+async def delete(file_id: str, principal: PrincipalDep, parts: PartsDep) -> FileDeleted:
     """Delete a file. Jobs that have begun go on."""
     if job_of_results(file_id) is not None:
         raise HunminError(ErrorCode.INVALID_REQUEST, "The results of a job stay with the job: they cannot be deleted.")
-    await parts.tuning.call(DELETE, _named(file_id, caller))
+    await parts.tuning.call(DELETE, _named(file_id, principal))
     return FileDeleted(id=file_id)
 
 
@@ -210,18 +210,18 @@ def _told(finding: Finding) -> str:
     return where + finding.message
 
 
-async def _all_datasets(caller: Caller, parts: Parts) -> list[DatasetInfo]:
+async def _all_datasets(principal: Principal, parts: Parts) -> list[DatasetInfo]:
     return await read_all(
-        lambda after: parts.tuning.call(LIST, ListRequest(account_id=caller.account_id, limit=200, after=after))
+        lambda after: parts.tuning.call(LIST, ListRequest(account_id=principal.account_id, limit=200, after=after))
     )
 
 
-async def _find(file_id: str, caller: Caller, parts: Parts) -> DatasetInfo:
-    return await parts.tuning.call(DESCRIBE, _named(file_id, caller))
+async def _find(file_id: str, principal: Principal, parts: Parts) -> DatasetInfo:
+    return await parts.tuning.call(DESCRIBE, _named(file_id, principal))
 
 
-def _named(file_id: str, caller: Caller) -> DatasetRequest:
-    return DatasetRequest(account_id=caller.account_id, reference=dataset_id_of(file_id))
+def _named(file_id: str, principal: Principal) -> DatasetRequest:
+    return DatasetRequest(account_id=principal.account_id, reference=dataset_id_of(file_id))
 
 
 class _FileStream(EventStream):
@@ -233,8 +233,8 @@ def _cut(problem: Problem) -> NoReturn:
     raise problem.error()
 
 
-async def _pieces(info: DatasetInfo, caller: Caller, parts: Parts) -> AsyncGenerator[bytes, None]:
-    request = DatasetRequest(account_id=caller.account_id, reference=info.id)
+async def _pieces(info: DatasetInfo, principal: Principal, parts: Parts) -> AsyncGenerator[bytes, None]:
+    request = DatasetRequest(account_id=principal.account_id, reference=info.id)
     async with parts.tuning.stream(FILE, request) as events:
         async for event in events:
             yield event.root.content

@@ -18,8 +18,7 @@ from hunmin_contracts.tuning_jobs import (
 )
 from pydantic import BaseModel
 
-from hunmin_gateway.authentication import CallerDep
-from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.openai.files import dataset_id_of, what_is_wrong
 from hunmin_gateway.openai.fine_tuning_job import (
     Checkpoint,
@@ -32,6 +31,7 @@ from hunmin_gateway.openai.fine_tuning_job import (
 )
 from hunmin_gateway.openai.router import openai_router
 from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.tuning import CreateJobBody, create_job
 from hunmin_gateway.tuning_doors import TEMPLATE
 
@@ -56,13 +56,13 @@ class PageQuery(Schema):
 
 
 @router.post("/fine_tuning/jobs", summary="Tune a model")
-async def create(body: CreateJob, caller: CallerDep, parts: PartsDep) -> FineTuningJob:
+async def create(body: CreateJob, principal: PrincipalDep, parts: PartsDep) -> FineTuningJob:
     """Learn a soft prompt from a file, if all its lines are right; the answer says which are not.
 
     Of the rows eight tenths train, one validates and one tests. `fine_tuned_model` can be called as soon as the job
     has succeeded, by completions with the prompt alone, and by chat where the lines were conversations.
     """
-    dataset = await _training_data(body.training_file, caller, parts)
+    dataset = await _training_data(body.training_file, principal, parts)
     plan = CreateJobBody(
         dataset=dataset.id,
         name=body.name(dataset),
@@ -72,37 +72,39 @@ async def create(body: CreateJob, caller: CallerDep, parts: PartsDep) -> FineTun
         metadata=body.metadata or {},
     )
     try:
-        return FineTuningJob.of(await create_job(plan, caller, parts))
+        return FineTuningJob.of(await create_job(plan, principal, parts))
     except HunminError as error:
         raise _in_this_dialect(error) from None
 
 
 @router.get("/fine_tuning/jobs", summary="List your fine-tuning jobs")
-async def page(query: Annotated[PageQuery, Query()], caller: CallerDep, parts: PartsDep) -> ListPage[FineTuningJob]:
+async def page(
+    query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep
+) -> ListPage[FineTuningJob]:
     """List the jobs of your account, newest first, whichever dialect they came by."""
     after = None if query.after is None else job_id_of(query.after)
-    request = ListJobsRequest(account_id=caller.account_id, limit=query.limit, after=after)
+    request = ListJobsRequest(account_id=principal.account_id, limit=query.limit, after=after)
     found = await parts.tuning.call(LIST, request)
     return ListPage(data=[FineTuningJob.of(info) for info in found.data], has_more=found.has_more)
 
 
 @router.get("/fine_tuning/jobs/{job_id}", summary="Describe a fine-tuning job")
-async def retrieve(job_id: str, caller: CallerDep, parts: PartsDep) -> FineTuningJob:
+async def retrieve(job_id: str, principal: PrincipalDep, parts: PartsDep) -> FineTuningJob:
     """Say how a job stands."""
-    return FineTuningJob.of(await parts.tuning.call(DESCRIBE, _named(job_id, caller)))
+    return FineTuningJob.of(await parts.tuning.call(DESCRIBE, _named(job_id, principal)))
 
 
 @router.post("/fine_tuning/jobs/{job_id}/cancel", summary="Cancel a fine-tuning job")
-async def cancel(job_id: str, caller: CallerDep, parts: PartsDep) -> FineTuningJob:
+async def cancel(job_id: str, principal: PrincipalDep, parts: PartsDep) -> FineTuningJob:
     """Cancel a job that has not ended; it leaves no model."""
-    return FineTuningJob.of(await parts.tuning.call(CANCEL, _named(job_id, caller)))
+    return FineTuningJob.of(await parts.tuning.call(CANCEL, _named(job_id, principal)))
 
 
 @router.post("/fine_tuning/jobs/{job_id}/pause", summary="Not offered")
 @router.post("/fine_tuning/jobs/{job_id}/resume", summary="Not offered")
-async def refuse_to_pause(job_id: str, caller: CallerDep, parts: PartsDep) -> FineTuningJob:
+async def refuse_to_pause(job_id: str, principal: PrincipalDep, parts: PartsDep) -> FineTuningJob:
     """Refuse: a job runs to its end, or is cancelled. One that a crash interrupts is resumed by itself."""
-    await parts.tuning.call(DESCRIBE, _named(job_id, caller))
+    await parts.tuning.call(DESCRIBE, _named(job_id, principal))
     raise HunminError(
         ErrorCode.INVALID_REQUEST, "Jobs are not paused or resumed here. Cancel it, and ask for another later."
     )
@@ -110,29 +112,29 @@ async def refuse_to_pause(job_id: str, caller: CallerDep, parts: PartsDep) -> Fi
 
 @router.get("/fine_tuning/jobs/{job_id}/events", summary="List what a fine-tuning job has told")
 async def events(
-    job_id: str, query: Annotated[PageQuery, Query()], caller: CallerDep, parts: PartsDep
+    job_id: str, query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> ListPage[FineTuningEvent]:
     """List states, metrics and lines of the log, newest first."""
     own_id = job_id_of(job_id)
     before = None if query.after is None else sequence_of(query.after, own_id)
-    request = JobHistoryRequest(account_id=caller.account_id, job_id=own_id, limit=query.limit, before=before)
+    request = JobHistoryRequest(account_id=principal.account_id, job_id=own_id, limit=query.limit, before=before)
     found = await parts.tuning.call(HISTORY, request)
     return ListPage(data=[FineTuningEvent.of(own_id, event) for event in found.data], has_more=found.has_more)
 
 
 @router.get("/fine_tuning/jobs/{job_id}/checkpoints", summary="List what a fine-tuning job has kept")
 async def checkpoints(
-    job_id: str, query: Annotated[PageQuery, Query()], caller: CallerDep, parts: PartsDep
+    job_id: str, query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> ListPage[Checkpoint]:
     """List the states of the soft prompt that can be called: of a job that has succeeded, that of its best step."""
-    kept = checkpoint_of(await parts.tuning.call(DESCRIBE, _named(job_id, caller)))
+    kept = checkpoint_of(await parts.tuning.call(DESCRIBE, _named(job_id, principal)))
     data = [] if kept is None or query.after == kept.id else [kept]
     return ListPage(data=data, has_more=False)
 
 
-async def _training_data(file_id: str, caller: Caller, parts: Parts) -> DatasetInfo:
+async def _training_data(file_id: str, principal: Principal, parts: Parts) -> DatasetInfo:
     try:
-        wanted = datasets.DatasetRequest(account_id=caller.account_id, reference=dataset_id_of(file_id))
+        wanted = datasets.DatasetRequest(account_id=principal.account_id, reference=dataset_id_of(file_id))
         dataset = await parts.tuning.call(datasets.DESCRIBE, wanted)
     except HunminError as error:
         if error.code is not ErrorCode.NOT_FOUND:
@@ -159,5 +161,5 @@ def _in_this_dialect(error: HunminError) -> HunminError:
     return HunminError(error.code, error.message, **{**error.details, "param": here})
 
 
-def _named(job_id: str, caller: Caller) -> JobRequest:
-    return JobRequest(account_id=caller.account_id, job_id=job_id_of(job_id))
+def _named(job_id: str, principal: Principal) -> JobRequest:
+    return JobRequest(account_id=principal.account_id, job_id=job_id_of(job_id))

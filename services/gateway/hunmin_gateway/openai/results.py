@@ -9,8 +9,8 @@ from hunmin_contracts.ids import JobId
 from hunmin_contracts.tuning import JobMetrics, StepMetrics
 from hunmin_contracts.tuning_jobs import DESCRIBE, METRICS, JobInfo, JobMetricsRequest, JobRequest
 
-from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.parts import Parts
+from hunmin_gateway.principal import Principal
 
 _ID = re.compile(r"file-results-([0-9a-f]{24})")
 _COLUMNS = ("step", "epoch", "train_loss", "valid_loss", "learning_rate", "tokens")
@@ -27,20 +27,20 @@ def job_of_results(file_id: str) -> JobId | None:
     return None if found is None else JobId("job_" + found[1])
 
 
-async def read_results(job_id: JobId, caller: Caller, parts: Parts) -> tuple[JobInfo, bytes]:
+async def read_results(job_id: JobId, principal: Principal, parts: Parts) -> tuple[JobInfo, bytes]:
     """Return the job and its file; `not_found` until it has succeeded."""
-    job = await parts.tuning.call(DESCRIBE, JobRequest(account_id=caller.account_id, job_id=job_id))
+    job = await parts.tuning.call(DESCRIBE, JobRequest(account_id=principal.account_id, job_id=job_id))
     if job.state != "succeeded":
         raise HunminError(ErrorCode.NOT_FOUND, "The job has no results yet. It has them once it has succeeded.")
-    return job, _table(await read_metrics(job_id, caller, parts))
+    return job, _table(await read_metrics(job_id, principal, parts))
 
 
-async def read_metrics(job_id: JobId, caller: Caller, parts: Parts) -> list[JobMetrics]:
+async def read_metrics(job_id: JobId, principal: Principal, parts: Parts) -> list[JobMetrics]:
     """Return everything that a job has measured, in order."""
     found: list[JobMetrics] = []
     after, has_more = 0, True
     while has_more:
-        request = JobMetricsRequest(account_id=caller.account_id, job_id=job_id, limit=10_000, after=after)
+        request = JobMetricsRequest(account_id=principal.account_id, job_id=job_id, limit=10_000, after=after)
         page = await parts.tuning.call(METRICS, request)
         found += page.data
         after, has_more = page.last, page.has_more

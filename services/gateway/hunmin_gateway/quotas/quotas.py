@@ -47,7 +47,7 @@ class Quotas:
         Whoever opens it settles the exchange afterwards, however it ends, also if it could not be opened.
         """
         try:
-            if exchange.caller.has_limits:
+            if exchange.principal.has_limits:
                 await self._reserve(exchange)
             yield
         finally:
@@ -84,7 +84,7 @@ class Quotas:
             await session.execute(TIDY_RESERVATIONS)
 
     async def _reserve(self, exchange: Exchange[Any]) -> None:
-        limits = await self._limits(exchange.caller.account_id, exchange.purpose)
+        limits = await self._limits(exchange.principal.account_id, exchange.purpose)
         if not limits:
             return
         amounts, model = Amounts(requests=1), str(ANY)
@@ -111,7 +111,7 @@ class Quotas:
                     "names": [*amounts],
                     "amounts": [*amounts.values()],
                     "spans": [KINDS[name].span for name in amounts],
-                    "account_id": exchange.caller.account_id,
+                    "account_id": exchange.principal.account_id,
                     "model": model,
                     "purpose": exchange.purpose,
                     "usage_id": exchange.id,

@@ -27,9 +27,9 @@ from hunmin_contracts.page import Page
 from hunmin_contracts.schema import Schema
 from pydantic import Field
 
-from hunmin_gateway.authentication import CallerDep
-from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.parts import PartsDep
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.router import PREFIX, studio_router
 from hunmin_gateway.studio.uploads import CheckedForm, pieces
 
@@ -69,14 +69,14 @@ class DatasetForm(Schema):
 
 @router.post("/datasets", status_code=201, summary="Keep a dataset", dependencies=[CheckedForm])
 async def add(
-    form: Annotated[DatasetForm, Form(media_type="multipart/form-data")], caller: CallerDep, parts: PartsDep
+    form: Annotated[DatasetForm, Form(media_type="multipart/form-data")], principal: PrincipalDep, parts: PartsDep
 ) -> DatasetInfo:
     """Keep a file of labelled rows as the next version of its name; a file that a version has already gives that one.
 
     A file that cannot be read is a 400 with `line` and `column` in its details. Rows that are wrong are findings.
     """
     request = UploadRequest(
-        account_id=caller.account_id,
+        account_id=principal.account_id,
         name=form.name,
         filename=(form.file.filename or "")[-_MAX_FILENAME:] or None,
         format=form.format,
@@ -85,44 +85,44 @@ async def add(
 
 
 @router.get("/datasets", summary="List your datasets")
-async def page(query: Annotated[DatasetQuery, Query()], caller: CallerDep, parts: PartsDep) -> DatasetPage:
+async def page(query: Annotated[DatasetQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> DatasetPage:
     """List the datasets of your account by name, newest version first."""
     after = None if query.cursor is None else DatasetId(query.cursor)
-    request = ListRequest(account_id=caller.account_id, name=query.name, limit=query.limit, after=after)
+    request = ListRequest(account_id=principal.account_id, name=query.name, limit=query.limit, after=after)
     found = await parts.tuning.call(LIST, request)
     return DatasetPage(data=found.data, next_cursor=found.data[-1].id if found.has_more else None)
 
 
 @router.get("/datasets/{reference}", summary="Describe a dataset")
-async def describe(reference: str, caller: CallerDep, parts: PartsDep) -> DatasetInfo:
+async def describe(reference: str, principal: PrincipalDep, parts: PartsDep) -> DatasetInfo:
     """Describe `name@version`, the newest version of `name`, or an id."""
-    return await parts.tuning.call(DESCRIBE, _named(reference, caller))
+    return await parts.tuning.call(DESCRIBE, _named(reference, principal))
 
 
 @router.post("/datasets/{reference}/report", summary="Judge a dataset for a job")
-async def report(reference: str, body: ReportQuestion, caller: CallerDep, parts: PartsDep) -> DatasetReport:
+async def report(reference: str, body: ReportQuestion, principal: PrincipalDep, parts: PartsDep) -> DatasetReport:
     """Say what a job with this template would make of every row, and whether it could start."""
     asked = {field: getattr(body, field) for field in ReportQuestion.model_fields}
-    request = ReportRequest(account_id=caller.account_id, reference=reference, **asked)
+    request = ReportRequest(account_id=principal.account_id, reference=reference, **asked)
     return await parts.tuning.call(REPORT, request)
 
 
 @router.get("/datasets/{reference}/rows", summary="Read rows of a dataset")
 async def rows(
-    reference: str, query: Annotated[RowsQuery, Query()], caller: CallerDep, parts: PartsDep
+    reference: str, query: Annotated[RowsQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> RowsResponse:
     """Read some rows with their lines, from a place or drawn by a seed."""
     request = RowsRequest(
-        account_id=caller.account_id, reference=reference, limit=query.limit, offset=query.offset, seed=query.seed
+        account_id=principal.account_id, reference=reference, limit=query.limit, offset=query.offset, seed=query.seed
     )
     return await parts.tuning.call(ROWS, request)
 
 
 @router.delete("/datasets/{reference}", status_code=204, summary="Delete a dataset")
-async def delete(reference: str, caller: CallerDep, parts: PartsDep) -> None:
+async def delete(reference: str, principal: PrincipalDep, parts: PartsDep) -> None:
     """Delete `name@version`, the newest version of `name`, or an id. Jobs that have begun go on."""
-    await parts.tuning.call(DELETE, _named(reference, caller))
+    await parts.tuning.call(DELETE, _named(reference, principal))
 
 
-def _named(reference: str, caller: Caller) -> DatasetRequest:
-    return DatasetRequest(account_id=caller.account_id, reference=reference)
+def _named(reference: str, principal: Principal) -> DatasetRequest:
+    return DatasetRequest(account_id=principal.account_id, reference=reference)

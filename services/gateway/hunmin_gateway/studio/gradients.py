@@ -20,7 +20,7 @@ from hunmin_contracts.gradients import (
 from hunmin_kit.web import current_request_id, is_json, validated
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import CallerDep
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.exchange import Exchange, FileReader, Tokens, no_file
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.studio.router import PREFIX, studio_router
@@ -93,7 +93,7 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
     summary="Gradients at a soft prompt",
     openapi_extra={"requestBody": _BODY | {"required": True}},
 )
-async def gradients(sent: Annotated[Sent, Depends(_sent)], caller: CallerDep, parts: PartsDep) -> Response:
+async def gradients(sent: Annotated[Sent, Depends(_sent)], principal: PrincipalDep, parts: PartsDep) -> Response:
     """Return the loss of a batch and its gradient at the rows of a soft prompt.
 
     That is all that is needed to train a prompt encoder at home, without the model's weights. On request also the
@@ -102,9 +102,11 @@ async def gradients(sent: Annotated[Sent, Depends(_sent)], caller: CallerDep, pa
     A soft prompt of up to 1 MiB may be in the JSON as base64; a larger one is the part `soft_prompt` of a form, whose
     part `request` is the JSON.
     """
-    request = GradientRequest(account_id=caller.account_id, has_soft_prompt=sent.file is not None, **dict(sent.batch))
+    request = GradientRequest(
+        account_id=principal.account_id, has_soft_prompt=sent.file is not None, **dict(sent.batch)
+    )
     exchange = Exchange(
-        current_request_id(), caller, f"{PREFIX}/gradients", request.model, [request], sent.file or no_file
+        current_request_id(), principal, f"{PREFIX}/gradients", request.model, [request], sent.file or no_file
     )
     response: GradientResponse | None = None
     async with (

@@ -3,7 +3,7 @@
 from hunmin_contracts.quotas import QuotaList
 from hunmin_kit.data import SessionDep
 
-from hunmin_gateway.authentication import CallerDep
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.quotas.limits import Limits
 from hunmin_gateway.studio.router import studio_router
 
@@ -11,6 +11,6 @@ router = studio_router()
 
 
 @router.get("/quotas", summary="List your limits")
-async def quotas(caller: CallerDep, session: SessionDep) -> QuotaList:
+async def quotas(principal: PrincipalDep, session: SessionDep) -> QuotaList:
     """List every limit of your account: what is used, what running requests have reserved, and when it resets."""
-    return QuotaList(data=[listed.quota for listed in await Limits(session).list(caller.account_id)])
+    return QuotaList(data=[listed.quota for listed in await Limits(session).list(principal.account_id)])

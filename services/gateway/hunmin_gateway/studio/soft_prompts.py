@@ -34,10 +34,10 @@ from hunmin_contracts.soft_prompts import (
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.responses import Response, StreamingResponse
 
-from hunmin_gateway.authentication import CallerDep
-from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.listing import read_all
 from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.comparison import compare
 from hunmin_gateway.studio.router import PREFIX, studio_router
 from hunmin_gateway.studio.uploads import CheckedForm, pieces
@@ -93,14 +93,14 @@ class SoftPromptForm(Schema):
 
 @router.post("/soft-prompts", status_code=201, summary="Keep a soft prompt", dependencies=[CheckedForm])
 async def add(
-    form: Annotated[SoftPromptForm, Form(media_type="multipart/form-data")], caller: CallerDep, parts: PartsDep
+    form: Annotated[SoftPromptForm, Form(media_type="multipart/form-data")], principal: PrincipalDep, parts: PartsDep
 ) -> SoftPromptInfo:
     """Keep a soft prompt of our own, or a prompt-tuning or p-tuning adapter of PEFT, as the next version of its name.
 
     `template` and `slots` stand in for what the file does not say itself; without a template the rows come first.
     """
     request = ImportRequest(
-        account_id=caller.account_id,
+        account_id=principal.account_id,
         name=form.name,
         model=form.model,
         template=form.template,
@@ -111,86 +111,88 @@ async def add(
 
 
 @router.get("/soft-prompts", summary="List your soft prompts")
-async def page(query: Annotated[PageQuery, Query()], caller: CallerDep, parts: PartsDep) -> SoftPromptPage:
+async def page(query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> SoftPromptPage:
     """List the soft prompts of your account by name, newest version first."""
     after = None if query.cursor is None else SoftPromptId(query.cursor)
-    request = ListRequest(account_id=caller.account_id, name=query.name, limit=query.limit, after=after)
+    request = ListRequest(account_id=principal.account_id, name=query.name, limit=query.limit, after=after)
     found = await parts.generation.call(LIST, request)
     return SoftPromptPage(data=found.data, next_cursor=found.data[-1].id if found.has_more else None)
 
 
 @router.get("/soft-prompts/{reference}", summary="Describe a soft prompt")
-async def describe(reference: str, caller: CallerDep, parts: PartsDep) -> SoftPromptInfo:
+async def describe(reference: str, principal: PrincipalDep, parts: PartsDep) -> SoftPromptInfo:
     """Describe `name@version`, or what `name` alone means: its promoted version, or the newest where none is."""
-    return await parts.generation.call(DESCRIBE, _named(reference, caller))
+    return await parts.generation.call(DESCRIBE, _named(reference, principal))
 
 
 @router.get("/soft-prompts/{reference}/file", response_class=Response, summary="Read a soft prompt's file")
-async def read(reference: str, caller: CallerDep, parts: PartsDep) -> Response:
+async def read(reference: str, principal: PrincipalDep, parts: PartsDep) -> Response:
     """Return the file as it was kept: safetensors with the manifest in its metadata."""
-    found = await parts.generation.call(READ, _named(reference, caller))
+    found = await parts.generation.call(READ, _named(reference, principal))
     return Response(found.content, media_type="application/octet-stream", headers=_saved_as(found.info, "safetensors"))
 
 
 @router.get("/soft-prompts/{reference}/peft", response_class=StreamingResponse, summary="Read it as a PEFT adapter")
-async def read_peft(reference: str, caller: CallerDep, parts: PartsDep) -> StreamingResponse:
+async def read_peft(reference: str, principal: PrincipalDep, parts: PartsDep) -> StreamingResponse:
     """Return a zip of the folder that `PeftModel.from_pretrained` reads.
 
     PEFT has no templates: it puts the rows first. Where there is one, `README.md` in the zip holds it, and says what to
     do.
     """
-    found = await parts.generation.call(READ, _named(reference, caller))
+    found = await parts.generation.call(READ, _named(reference, principal))
     return StreamingResponse(_zipped(found), media_type="application/zip", headers=_saved_as(found.info, "zip"))
 
 
 @router.post("/soft-prompts/{reference}/promote", summary="Promote a soft prompt")
-async def promote(reference: str, caller: CallerDep, parts: PartsDep) -> SoftPromptInfo:
+async def promote(reference: str, principal: PrincipalDep, parts: PartsDep) -> SoftPromptInfo:
     """Make the name alone mean `name@version`, from the next request on. Another version's promotion ends."""
-    return await parts.generation.call(PROMOTE, PromoteRequest(account_id=caller.account_id, reference=reference))
+    return await parts.generation.call(PROMOTE, PromoteRequest(account_id=principal.account_id, reference=reference))
 
 
 @router.post("/soft-prompts/compare", summary="Compare soft prompts")
-async def compare_some(body: CompareBody, caller: CallerDep, parts: PartsDep) -> SoftPromptComparison:
+async def compare_some(body: CompareBody, principal: PrincipalDep, parts: PartsDep) -> SoftPromptComparison:
     """Put 2 to 20 soft prompts beside the first: what they were made of, and how their jobs judged them.
 
     Scores are set against each other where both were judged on the same rows.
     """
-    found = [parts.generation.call(DESCRIBE, _named(reference, caller)) for reference in body.references]
+    found = [parts.generation.call(DESCRIBE, _named(reference, principal)) for reference in body.references]
     return compare(await asyncio.gather(*found))
 
 
 @router.delete("/soft-prompts/{reference}", status_code=204, summary="Delete a soft prompt")
-async def delete(reference: str, query: Annotated[DeleteQuery, Query()], caller: CallerDep, parts: PartsDep) -> None:
+async def delete(
+    reference: str, query: Annotated[DeleteQuery, Query()], principal: PrincipalDep, parts: PartsDep
+) -> None:
     """Delete `name@version`, or what `name` alone means. Requests that use it go on to their end.
 
     A promoted version is a `conflict`, since whoever names it would be served another; with `force=true` it goes, and
     its name means the newest version that is left.
     """
-    request = DeleteRequest(account_id=caller.account_id, reference=reference, force=query.force)
+    request = DeleteRequest(account_id=principal.account_id, reference=reference, force=query.force)
     await parts.generation.call(DELETE, request)
 
 
-async def all_of(caller: Caller, parts: Parts) -> list[SoftPromptInfo]:
+async def all_of(principal: Principal, parts: Parts) -> list[SoftPromptInfo]:
     """Return every soft prompt of the caller's account, by name, newest version first."""
     return await read_all(
-        lambda after: parts.generation.call(LIST, ListRequest(account_id=caller.account_id, limit=200, after=after))
+        lambda after: parts.generation.call(LIST, ListRequest(account_id=principal.account_id, limit=200, after=after))
     )
 
 
-async def find(reference: str, caller: Caller, parts: Parts) -> SoftPromptInfo | None:
+async def find(reference: str, principal: Principal, parts: Parts) -> SoftPromptInfo | None:
     """Return what `reference` names among the soft prompts of the caller's account, or None."""
     if "/" in reference:  # of a base model's name, and in a path it would lead elsewhere
         return None
     try:
-        return await parts.generation.call(DESCRIBE, _named(reference, caller))
+        return await parts.generation.call(DESCRIBE, _named(reference, principal))
     except HunminError as error:
         if error.code is not ErrorCode.NOT_FOUND:
             raise
         return None
 
 
-def _named(reference: str, caller: Caller) -> SoftPromptRequest:
-    return SoftPromptRequest(account_id=caller.account_id, reference=reference)
+def _named(reference: str, principal: Principal) -> SoftPromptRequest:
+    return SoftPromptRequest(account_id=principal.account_id, reference=reference)
 
 
 async def _adapter(config: UploadFile) -> AdapterConfig:

@@ -31,9 +31,9 @@ from hunmin_kit.web import HEARTBEAT_S, Client, EventStream
 from pydantic import Field
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import CallerDep
-from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.router import studio_router
 
 router = studio_router()
@@ -74,42 +74,42 @@ class EventsQuery(Schema):
 
 
 @router.post("/tuning/jobs", status_code=201, summary="Tune a soft prompt")
-async def create(body: CreateJobBody, caller: CallerDep, parts: PartsDep) -> JobInfo:
+async def create(body: CreateJobBody, principal: PrincipalDep, parts: PartsDep) -> JobInfo:
     """Put a job into the queue, if the dataset's report passes for it; else the answer says what is wrong with it.
 
     Its soft prompt is served as `name@version` as soon as the job has succeeded.
     """
-    return await create_job(body, caller, parts)
+    return await create_job(body, principal, parts)
 
 
 @router.get("/tuning/jobs", summary="List your tuning jobs")
-async def page(query: Annotated[JobQuery, Query()], caller: CallerDep, parts: PartsDep) -> JobPage:
+async def page(query: Annotated[JobQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> JobPage:
     """List the jobs of your account, newest first."""
     after = None if query.cursor is None else JobId(query.cursor)
-    request = ListJobsRequest(account_id=caller.account_id, state=query.state, limit=query.limit, after=after)
+    request = ListJobsRequest(account_id=principal.account_id, state=query.state, limit=query.limit, after=after)
     found = await parts.tuning.call(LIST, request)
     return JobPage(data=found.data, next_cursor=found.data[-1].id if found.has_more else None)
 
 
 @router.get("/tuning/jobs/{job_id}", summary="Describe a tuning job")
-async def describe(job_id: str, caller: CallerDep, parts: PartsDep) -> JobInfo:
+async def describe(job_id: str, principal: PrincipalDep, parts: PartsDep) -> JobInfo:
     """Say how a job stands: its place in the queue, its step, what became of it."""
-    return await parts.tuning.call(DESCRIBE, _named(job_id, caller))
+    return await parts.tuning.call(DESCRIBE, _named(job_id, principal))
 
 
 @router.post("/tuning/jobs/{job_id}/cancel", summary="Cancel a tuning job")
-async def cancel(job_id: str, caller: CallerDep, parts: PartsDep) -> JobInfo:
+async def cancel(job_id: str, principal: PrincipalDep, parts: PartsDep) -> JobInfo:
     """Cancel a job; one that has a process by now ends as soon as that is gone. One that has ended is a 409."""
-    return await parts.tuning.call(CANCEL, _named(job_id, caller))
+    return await parts.tuning.call(CANCEL, _named(job_id, principal))
 
 
 @router.get("/tuning/jobs/{job_id}/metrics", summary="Read a tuning job's metrics")
 async def metrics(
-    job_id: str, query: Annotated[MetricsQuery, Query()], caller: CallerDep, parts: PartsDep
+    job_id: str, query: Annotated[MetricsQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> JobMetricsPage:
     """Read what the job told of its steps and validations, in order, each once."""
     asked = {"kind": query.kind, "limit": query.limit, "after": query.after}
-    request = JobMetricsRequest.model_validate({"account_id": caller.account_id, "job_id": job_id, **asked})
+    request = JobMetricsRequest.model_validate({"account_id": principal.account_id, "job_id": job_id, **asked})
     return await parts.tuning.call(METRICS, request)
 
 
@@ -122,7 +122,7 @@ async def metrics(
 async def events(
     job_id: str,
     query: Annotated[EventsQuery, Query()],
-    caller: CallerDep,
+    principal: PrincipalDep,
     parts: PartsDep,
     last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
 ) -> Response:
@@ -130,26 +130,26 @@ async def events(
 
     An event's `id` is its number; whoever was cut off goes on behind it, by `Last-Event-ID` or `after`.
     """
-    await parts.tuning.call(DESCRIBE, _named(job_id, caller))  # there, or the answer is a 404 and no stream
+    await parts.tuning.call(DESCRIBE, _named(job_id, principal))  # there, or the answer is a 404 and no stream
     after = query.after if query.after is not None else last_event_id or 0
-    request = JobEventsRequest(account_id=caller.account_id, job_id=JobId(job_id), after=after)
+    request = JobEventsRequest(account_id=principal.account_id, job_id=JobId(job_id), after=after)
     return EventStream(_frames(parts.tuning, request), heartbeat_s=HEARTBEAT_S)
 
 
 @router.post("/tuning/preview", summary="Preview a template")
-async def preview(body: PreviewQuestion, caller: CallerDep, parts: PartsDep) -> Preview:
+async def preview(body: PreviewQuestion, principal: PrincipalDep, parts: PartsDep) -> Preview:
     """Show rows as a job with this template would ask them: text, tokens, slots, the examples before them."""
     asked = {field: getattr(body, field) for field in PreviewQuestion.model_fields}
-    return await parts.tuning.call(PREVIEW, PreviewRequest(account_id=caller.account_id, **asked))
+    return await parts.tuning.call(PREVIEW, PreviewRequest(account_id=principal.account_id, **asked))
 
 
-async def create_job(body: CreateJobBody, caller: Caller, parts: Parts) -> JobInfo:
+async def create_job(body: CreateJobBody, principal: Principal, parts: Parts) -> JobInfo:
     """Ask for a job of the caller's account, for whatever dialect."""
-    wanted = datasets.DatasetRequest(account_id=caller.account_id, reference=body.dataset)
+    wanted = datasets.DatasetRequest(account_id=principal.account_id, reference=body.dataset)
     dataset = await parts.tuning.call(datasets.DESCRIBE, wanted)
     plan = {field: getattr(body, field) for field in JobPlan.model_fields}
     return await parts.tuning.call(
-        CREATE, CreateJobRequest(account_id=caller.account_id, dataset_id=dataset.id, **plan)
+        CREATE, CreateJobRequest(account_id=principal.account_id, dataset_id=dataset.id, **plan)
     )
 
 
@@ -165,5 +165,5 @@ def _frame(event: JobEvent) -> bytes:
     return f"event: {told.type}\nid: {told.sequence}\ndata: {event.model_dump_json()}\n\n".encode()
 
 
-def _named(job_id: str, caller: Caller) -> JobRequest:
-    return JobRequest(account_id=caller.account_id, job_id=JobId(job_id))
+def _named(job_id: str, principal: Principal) -> JobRequest:
+    return JobRequest(account_id=principal.account_id, job_id=JobId(job_id))

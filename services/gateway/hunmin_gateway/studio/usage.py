@@ -14,9 +14,9 @@ from hunmin_kit.data import SessionDep
 from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter
 from starlette.responses import StreamingResponse
 
-from hunmin_gateway.authentication import CallerDep
-from hunmin_gateway.keys.caller import Caller
+from hunmin_gateway.authentication import PrincipalDep
 from hunmin_gateway.parts import Parts, PartsDep
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.router import studio_router
 from hunmin_gateway.tables import Usage
 from hunmin_gateway.usage.ledger import Position, usage_page
@@ -53,11 +53,11 @@ class UsageQuery(Schema):
 
 
 @router.get("/usage", summary="List your usage")
-async def usage(query: Annotated[UsageQuery, Query()], caller: CallerDep, session: SessionDep) -> UsagePage:
+async def usage(query: Annotated[UsageQuery, Query()], principal: PrincipalDep, session: SessionDep) -> UsagePage:
     """List what the requests of your account used, newest first, started in `[since, until)`."""
     rows = await usage_page(
         session,
-        caller.account_id,
+        principal.account_id,
         limit=query.limit + 1,
         after=None if query.cursor is None else _position(query.cursor),
         since=query.since,
@@ -94,12 +94,14 @@ class SummaryQuery(Schema):
 
 
 @router.get("/usage/summary", summary="Add up your usage")
-async def summary(query: Annotated[SummaryQuery, Query()], caller: CallerDep, session: SessionDep) -> UsageSummary:
+async def summary(
+    query: Annotated[SummaryQuery, Query()], principal: PrincipalDep, session: SessionDep
+) -> UsageSummary:
     """Add up what the requests of your account used, started in `[since, until)`, by UTC day, key and model."""
     until = query.until or datetime.now(UTC)
     since = query.since or max(until, _EPOCH) - timedelta(days=DEFAULT_DAYS)
     rows = await usage_sums(
-        session, caller.account_id, by=frozenset(query.by), since=since, until=until, limit=MAX_GROUPS + 1
+        session, principal.account_id, by=frozenset(query.by), since=since, until=until, limit=MAX_GROUPS + 1
     )
     if len(rows) > MAX_GROUPS:
         raise HunminError(
@@ -119,23 +121,23 @@ class TableQuery(Schema):
 
 
 @router.get("/usage.csv", response_class=StreamingResponse, summary="Export your usage")
-async def table(query: Annotated[TableQuery, Query()], caller: CallerDep, parts: PartsDep) -> StreamingResponse:
+async def table(query: Annotated[TableQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> StreamingResponse:
     """Export what the requests of your account used, newest first, as comma-separated values with a row of names."""
     # The first page is read before the status is sent, so that a database that is away is an error.
-    pages = _pages(query, caller, parts)
+    pages = _pages(query, principal, parts)
     first = await anext(pages)
     disposition = {"Content-Disposition": 'attachment; filename="usage.csv"'}
     return StreamingResponse(_table(first, pages), media_type="text/csv; charset=utf-8", headers=disposition)
 
 
-async def _pages(query: TableQuery, caller: Caller, parts: Parts) -> AsyncGenerator[list[Usage], None]:
+async def _pages(query: TableQuery, principal: Principal, parts: Parts) -> AsyncGenerator[list[Usage], None]:
     """Yield the rows page by page, one page at least. No session is held between two."""
     after: Position | None = None
     is_last = False
     while not is_last:
         async with parts.database.session() as session:
             rows = await usage_page(
-                session, caller.account_id, limit=_TABLE_PAGE, after=after, since=query.since, until=query.until
+                session, principal.account_id, limit=_TABLE_PAGE, after=after, since=query.since, until=query.until
             )
         is_last = len(rows) < _TABLE_PAGE
         if rows:

@@ -14,11 +14,11 @@ from hunmin_kit.web import EventStream, current_request_id
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import BEARER, CallerDep, KeyedRoute
+from hunmin_gateway.authentication import BEARER, KeyedRoute, PrincipalDep
 from hunmin_gateway.exchange import Exchange
-from hunmin_gateway.keys.caller import Caller
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.pipeline import Pipeline
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.public_schema import NAME
 from hunmin_gateway.tgi.answer import Answer, StreamPiece, Writer
 from hunmin_gateway.tgi.errors import ErrorBody, error_event
@@ -71,18 +71,18 @@ class Info(BaseModel):
 
 @router.post("/generate", response_model=Answer, summary="Generate a text")
 @named.post("/generate", response_model=Answer, summary="Generate a text by that model")
-async def generate(body: GenerateBody, caller: CallerDep, parts: PartsDep, name: UrlModel) -> Response:
+async def generate(body: GenerateBody, principal: PrincipalDep, parts: PartsDep, name: UrlModel) -> Response:
     """Continue `inputs`."""
-    ask = Ask.of(body, await _model(body, name, caller, parts), is_streamed=False)
-    return _whole(await _answer("/generate", ask, caller, parts), is_list=False)
+    ask = Ask.of(body, await _model(body, name, principal, parts), is_streamed=False)
+    return _whole(await _answer("/generate", ask, principal, parts), is_list=False)
 
 
 @router.post("/generate_stream", response_model=StreamPiece, responses=_STREAM, summary="Stream a text")
 @named.post("/generate_stream", response_model=StreamPiece, responses=_STREAM, summary="Stream a text by that model")
-async def generate_stream(body: GenerateBody, caller: CallerDep, parts: PartsDep, name: UrlModel) -> Response:
+async def generate_stream(body: GenerateBody, principal: PrincipalDep, parts: PartsDep, name: UrlModel) -> Response:
     """Continue `inputs`, an event for each token."""
-    ask = Ask.of(body, await _model(body, name, caller, parts), is_streamed=True)
-    return _streamed("/generate_stream", ask, caller, parts)
+    ask = Ask.of(body, await _model(body, name, principal, parts), is_streamed=True)
+    return _streamed("/generate_stream", ask, principal, parts)
 
 
 @router.get("/info", summary="Describe the default model")
@@ -110,21 +110,21 @@ async def health(parts: PartsDep, name: UrlModel) -> Response:
 # The last one: the pattern of its path matches those above too.
 @router.post("/", response_model=list[Answer], responses=_STREAM, summary="Generate a text, or stream it")
 @named.post("", response_model=list[Answer], responses=_STREAM, summary="Generate or stream a text by that model")
-async def root(body: RootBody, caller: CallerDep, parts: PartsDep, name: UrlModel) -> Response:
+async def root(body: RootBody, principal: PrincipalDep, parts: PartsDep, name: UrlModel) -> Response:
     """Continue `inputs`: an answer in a list, or with `stream=true` an event for each token."""
-    ask = Ask.of(body, await _model(body, name, caller, parts), is_streamed=bool(body.stream))
+    ask = Ask.of(body, await _model(body, name, principal, parts), is_streamed=bool(body.stream))
     if ask.is_streamed:
-        return _streamed("/", ask, caller, parts)
-    return _whole(await _answer("/", ask, caller, parts), is_list=True)
+        return _streamed("/", ask, principal, parts)
+    return _whole(await _answer("/", ask, principal, parts), is_list=True)
 
 
-async def _model(body: GenerateBody, name: str | None, caller: Caller, parts: Parts) -> str:
+async def _model(body: GenerateBody, name: str | None, principal: Principal, parts: Parts) -> str:
     """Return what to generate with: the adapter, else the model of the URL, else the default."""
     adapter = body.given.adapter_id
     if adapter is None:
         return name or (await _base_model(parts.tgi_model, parts)).name
     if name is not None:
-        asked = SoftPromptRequest(account_id=caller.account_id, reference=adapter)
+        asked = SoftPromptRequest(account_id=principal.account_id, reference=adapter)
         found = await parts.generation.call(DESCRIBE, asked)
         if found.model != name:
             raise HunminError(
@@ -146,13 +146,15 @@ async def _base_model(name: str | None, parts: Parts) -> ModelInfo:
     raise HunminError(ErrorCode.MODEL_NOT_FOUND, f"There is no model {name!r} here. There is: {known}.", param="model")
 
 
-def _exchange(endpoint: str, ask: Ask, caller: Caller) -> Exchange[GenerateRequest]:
-    prompts = [ask.generate_request(caller.account_id)]
-    return Exchange(current_request_id(), caller, endpoint, ask.model, prompts)
+def _exchange(endpoint: str, ask: Ask, principal: Principal) -> Exchange[GenerateRequest]:
+    prompts = [ask.generate_request(principal.account_id)]
+    return Exchange(current_request_id(), principal, endpoint, ask.model, prompts)
 
 
-async def _answer(endpoint: str, ask: Ask, caller: Caller, parts: Parts) -> tuple[Answer, Exchange[GenerateRequest]]:
-    exchange, writer = _exchange(endpoint, ask, caller), Writer(ask)
+async def _answer(
+    endpoint: str, ask: Ask, principal: Principal, parts: Parts
+) -> tuple[Answer, Exchange[GenerateRequest]]:
+    exchange, writer = _exchange(endpoint, ask, principal), Writer(ask)
     async with parts.pipeline.run(exchange) as events:
         async for _, event in events:
             writer.take(event)
@@ -169,8 +171,8 @@ def _whole(answered: tuple[Answer, Exchange[GenerateRequest]], *, is_list: bool)
     return Response(f"[{body}]" if is_list else body, headers=counts, media_type="application/json")
 
 
-def _streamed(endpoint: str, ask: Ask, caller: Caller, parts: Parts) -> Response:
-    exchange = _exchange(endpoint, ask, caller)
+def _streamed(endpoint: str, ask: Ask, principal: Principal, parts: Parts) -> Response:
+    exchange = _exchange(endpoint, ask, principal)
     return EventStream(_frames(parts.pipeline, exchange, Writer(ask)), on_error=error_event)
 
 

@@ -6,7 +6,7 @@ from hunmin_contracts.ids import AccountId, ApiKeyId
 
 
 @dataclass(frozen=True)
-class Caller:
+class Principal:
     """The account, and the key that spoke for it. An account without limits pays nothing for quotas."""
 
     account_id: AccountId

@@ -1,0 +1,5 @@
+"""Who somebody is: what an identity provider tells, once it is checked. Knows no account, no right and no quota."""
+
+from hunmin_kit.identity.identity import Identity
+
+__all__ = ["Identity"]
