@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+import os
 import secrets
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
@@ -15,11 +17,27 @@ from kit_sample import echo
 CONTENT = b"\0safetensors\xff" * 1000
 
 
-@pytest.fixture(params=["folder", "object"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    if request.param == "folder":
-        return open_blobs(None, home=tmp_path)
-    return open_blobs(f"memory://bucket-{secrets.token_hex(4)}/prefix", home=tmp_path)
+@pytest.fixture(params=["folder", "object", "s3"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
+    match request.param:
+        case "folder":
+            return open_blobs(None, home=tmp_path)
+        case "object":
+            return open_blobs(f"memory://bucket-{secrets.token_hex(4)}/prefix", home=tmp_path)
+        case _:
+            return open_blobs(_s3(monkeypatch), home=tmp_path)
+
+
+def _s3(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Lead the driver to TEST_S3=http://KEY:SECRET@host:port/BUCKET; return a fresh place there."""
+    if "TEST_S3" not in os.environ:
+        pytest.skip("needs an S3 server: set TEST_S3=http://KEY:SECRET@host:port/BUCKET")
+    server = urlsplit(os.environ["TEST_S3"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"{server.scheme}://{server.hostname}:{server.port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", str(server.username))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", str(server.password))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return f"s3:/{server.path}/{secrets.token_hex(4)}"
 
 
 async def test_what_is_put_is_there_until_it_is_deleted(blobs: Blobs) -> None:
