@@ -67,8 +67,7 @@ class KafkaBus:
         """Close the producer. What is on its way then has not arrived, as far as anybody knows."""
         if self._producer is not None:
             await asyncio.to_thread(self._producer.close, timeout=0)  # also ends what its own thread waits for
-        await _in(self._thread, self._drop_producer)
-        self._thread.shutdown(wait=False)
+        await _last_in(self._thread, self._drop_producer)
 
     def _publish(self, records: Sequence[Record]) -> None:
         with _as_hunmin_errors(self._servers):
@@ -132,8 +131,7 @@ class KafkaReader:
 
     async def close(self) -> None:
         """Leave the group."""
-        await _in(self._thread, self._drop)
-        self._thread.shutdown(wait=False)
+        await _last_in(self._thread, self._drop)
 
     def _read(self) -> Sequence[Batch]:
         with self._dropping():
@@ -268,6 +266,16 @@ def _text(value: str | bytes | None) -> str:
 
 async def _in(thread: ThreadPoolExecutor, call: Callable[[], ResultT]) -> ResultT:
     return await asyncio.get_running_loop().run_in_executor(thread, call)
+
+
+async def _last_in(thread: ThreadPoolExecutor, call: Callable[[], object]) -> None:
+    """Let `call` be the thread's last. It is made also if this is cancelled while the thread is busy.
+
+    Else a member of a group that nobody reads by would keep its partitions, and everybody else waiting for it.
+    """
+    made = thread.submit(call)
+    thread.shutdown(wait=False)
+    await asyncio.shield(asyncio.wrap_future(made))
 
 
 @contextmanager
