@@ -1,4 +1,4 @@
-"""The keys of every account: made, found, listed, revoked. The only statements on `api_keys`."""
+"""The keys of every account: made, found, listed, revoked. The statements on `api_keys`, but for consoles'."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from hunmin_gateway.keys.text import digest, is_well_formed, new_key, visible_pr
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.tables import Account, ApiKey, Project, QuotaLimit
 from hunmin_gateway.tenancy.accounts import Accounts
+from hunmin_gateway.tenancy.projects import check_place
 
 DEFAULT_ACCOUNT = "default"
 LAST_USED_RESOLUTION = timedelta(minutes=1)  # a write per request would cost more than the look-up
@@ -73,7 +74,7 @@ class KeyRing:
             raise _refused(f"The API key {visible_prefix(key)}… was revoked. Use another one.")
         if row.is_expired:
             raise _refused(f"The API key {visible_prefix(key)}… has expired. Use another one.")
-        _check_place(row.suspended_at, row.archived_at)
+        check_place(row.suspended_at, row.archived_at)
         if row.is_stale:
             # The condition again: of several requests at the same moment one writes.
             await self._session.execute(
@@ -175,14 +176,3 @@ async def keys_exist(session: AsyncSession) -> bool:
 
 def _refused(message: str) -> HunminError:
     return HunminError(ErrorCode.UNAUTHENTICATED, message)
-
-
-def _check_place(suspended_at: datetime | None, archived_at: datetime | None) -> None:
-    if suspended_at is not None:
-        raise HunminError(
-            ErrorCode.ACCOUNT_SUSPENDED, "This account is suspended. Ask the operator of this server to resume it."
-        )
-    if archived_at is not None:
-        raise HunminError(
-            ErrorCode.FORBIDDEN, "The project of this key is archived. Use a key of another project of your account."
-        )

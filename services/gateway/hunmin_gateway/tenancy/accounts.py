@@ -1,5 +1,6 @@
 """Accounts, as an operator makes and finds them. The statements on `accounts` that change them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hunmin_contracts.ids import AccountId, ProjectId, new_account_id, new_project_id
@@ -32,6 +33,11 @@ class Accounts:
         await self._session.execute(making.on_conflict_do_nothing(index_elements=[Account.name]))
         account_id = AccountId(await self._session.scalar(select(Account.id).where(Account.name == name)) or "")
         return Place(account_id, await self.default_project(account_id))
+
+    async def named(self, names: Iterable[str]) -> list[AccountId]:
+        """Return the accounts that have one of these names, the oldest first."""
+        found = select(Account.id).where(Account.name.in_(list(names))).order_by(Account.created_at, Account.id)
+        return [AccountId(account_id) for account_id in await self._session.scalars(found)]
 
     async def default_project(self, account_id: AccountId) -> ProjectId:
         """Return the default project of an account, which is made if it is new."""
