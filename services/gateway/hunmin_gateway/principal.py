@@ -31,6 +31,26 @@ class Principal:
         """The one project that it sees; None: every one of its account."""
         return None if self.is_account_wide else self.project_id
 
+    def require_operator(self) -> None:
+        """Raise PERMISSION_DENIED unless it is an operator of this server."""
+        if not self.is_operator:
+            raise HunminError(
+                ErrorCode.PERMISSION_DENIED,
+                "This is for operators of this server. Use a key made by `hunmin keys create NAME --operator`, or log "
+                "in with the role operator.",
+                scope="operator",
+            )
+
+    def require_account_wide(self) -> None:
+        """Raise PERMISSION_DENIED if it sees one project alone."""
+        if not self.is_account_wide:
+            raise HunminError(
+                ErrorCode.PERMISSION_DENIED,
+                "This is about the whole account, and you act in one project of it. Use an account-wide key, or be a "
+                "member of the account.",
+                scope="account-wide",
+            )
+
     def require(self, scope: Scope) -> None:
         """Raise PERMISSION_DENIED unless it has that right."""
         if scope not in self.scopes:

@@ -454,7 +454,9 @@ def _tuning() -> Service[ServiceSettings]:
 
     @serve(router, datasets.LIST)
     async def page(request: datasets.ListRequest) -> datasets.DatasetPage:
-        return datasets.DatasetPage(data=kept[-1:] if request.after is None else [], has_more=request.after is None)
+        return datasets.DatasetPage(
+            data=kept[-1:] if request.after is None else [], has_more=bool(kept) and request.after is None
+        )
 
     @serve(router, datasets.DESCRIBE)
     async def describe(request: datasets.DatasetRequest) -> datasets.DatasetInfo:

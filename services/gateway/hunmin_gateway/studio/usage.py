@@ -10,12 +10,13 @@ from fastapi import Query
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import ProjectId
 from hunmin_contracts.schema import Schema
+from hunmin_contracts.tenancy import Scope
 from hunmin_contracts.usage import UsagePage, UsageRow, UsageSum, UsageSummary
 from hunmin_kit.data import SessionDep
 from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter
 from starlette.responses import StreamingResponse
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.router import studio_router
@@ -54,7 +55,7 @@ class UsageQuery(Schema):
     until: Moment | None = None
 
 
-@router.get("/usage", summary="List your usage")
+@router.get("/usage", summary="List your usage", dependencies=[requires(Scope.READ)])
 async def usage(query: Annotated[UsageQuery, Query()], principal: PrincipalDep, session: SessionDep) -> UsagePage:
     """List what the requests of your account used, newest first, started in `[since, until)`."""
     rows = await usage_page(
@@ -107,7 +108,7 @@ class SummaryQuery(Schema):
     until: Moment | None = None
 
 
-@router.get("/usage/summary", summary="Add up your usage")
+@router.get("/usage/summary", summary="Add up your usage", dependencies=[requires(Scope.READ)])
 async def summary(
     query: Annotated[SummaryQuery, Query()], principal: PrincipalDep, session: SessionDep
 ) -> UsageSummary:
@@ -141,7 +142,9 @@ class TableQuery(Schema):
     until: Moment | None = None
 
 
-@router.get("/usage.csv", response_class=StreamingResponse, summary="Export your usage")
+@router.get(
+    "/usage.csv", response_class=StreamingResponse, summary="Export your usage", dependencies=[requires(Scope.READ)]
+)
 async def table(query: Annotated[TableQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> StreamingResponse:
     """Export what the requests of your account used, newest first, as comma-separated values with a row of names."""
     # The first page is read before the status is sent, so that a database that is away is an error.
