@@ -16,6 +16,8 @@ class ErrorCode(StrEnum):
     PROMPT_TOO_LONG = "prompt_too_long"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
+    PERMISSION_DENIED = "permission_denied"
+    ACCOUNT_SUSPENDED = "account_suspended"
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -46,7 +48,9 @@ ERRORS: dict[ErrorCode, ErrorKind] = {
         400, "Prompt and completion do not fit the model", "Shorten the prompt, or ask for fewer tokens."
     ),
     ErrorCode.UNAUTHENTICATED: ErrorKind(401, "No valid credential", "Send a valid key: Authorization: Bearer KEY."),
-    ErrorCode.FORBIDDEN: ErrorKind(403, "Not allowed", "Use a credential that has the right named."),
+    ErrorCode.FORBIDDEN: ErrorKind(403, "Not allowed", "Do what the message says."),
+    ErrorCode.PERMISSION_DENIED: ErrorKind(403, "A right is missing", "Use a credential that has the right named."),
+    ErrorCode.ACCOUNT_SUSPENDED: ErrorKind(403, "The account is suspended", "Ask the operator of this server."),
     ErrorCode.NOT_FOUND: ErrorKind(404, "Not found", "Check the path and the id."),
     ErrorCode.MODEL_NOT_FOUND: ErrorKind(404, "No such model", "List the models with GET /v1/models."),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, "Method not allowed", "Use a method that the Allow header names."),

@@ -5,13 +5,17 @@ from typing import NewType
 
 AccountId = NewType("AccountId", str)
 ApiKeyId = NewType("ApiKeyId", str)
+AuditEntryId = NewType("AuditEntryId", str)
 DatasetId = NewType("DatasetId", str)
 EventId = NewType("EventId", str)
 JobId = NewType("JobId", str)
+MemberId = NewType("MemberId", str)
+ProjectId = NewType("ProjectId", str)
 QuotaId = NewType("QuotaId", str)
 RequestId = NewType("RequestId", str)
 SoftPromptId = NewType("SoftPromptId", str)
 UsageId = NewType("UsageId", str)
+UserId = NewType("UserId", str)
 
 
 def new_account_id() -> AccountId:
@@ -22,6 +26,11 @@ def new_account_id() -> AccountId:
 def new_api_key_id() -> ApiKeyId:
     """Return a fresh `key_…`: the name of a key, never its secret."""
     return ApiKeyId(_fresh("key"))
+
+
+def new_audit_entry_id() -> AuditEntryId:
+    """Return a fresh `aud_…`: one change that somebody made."""
+    return AuditEntryId(_fresh("aud"))
 
 
 def new_dataset_id() -> DatasetId:
@@ -37,6 +46,16 @@ def new_event_id() -> EventId:
 def new_job_id() -> JobId:
     """Return a fresh `job_…`."""
     return JobId(_fresh("job"))
+
+
+def new_member_id() -> MemberId:
+    """Return a fresh `mem_…`: what one person is in an account or a project."""
+    return MemberId(_fresh("mem"))
+
+
+def new_project_id() -> ProjectId:
+    """Return a fresh `proj_…`."""
+    return ProjectId(_fresh("proj"))
 
 
 def new_quota_id() -> QuotaId:
@@ -57,6 +76,11 @@ def new_soft_prompt_id() -> SoftPromptId:
 def new_usage_id() -> UsageId:
     """Return a fresh `use_…`: unlike a request's id, no caller can choose it."""
     return UsageId(_fresh("use"))
+
+
+def new_user_id() -> UserId:
+    """Return a fresh `user_…`: a person, or a machine with an account at the identity provider."""
+    return UserId(_fresh("user"))
 
 
 def _fresh(prefix: str) -> str:

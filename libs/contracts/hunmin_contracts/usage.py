@@ -4,7 +4,7 @@ from datetime import date, datetime
 from enum import StrEnum
 
 from hunmin_contracts.errors import ErrorCode
-from hunmin_contracts.ids import ApiKeyId, RequestId, UsageId
+from hunmin_contracts.ids import ApiKeyId, ProjectId, RequestId, UsageId
 from hunmin_contracts.page import Page
 from hunmin_contracts.schema import Schema
 
@@ -30,6 +30,7 @@ class UsageRow(Schema):
     """What one request used. `backward_tokens`: positions that a backward pass went through."""
 
     request_id: RequestId
+    project_id: ProjectId | None  # null: of a key that is gone, by a gateway that was lost
     key_id: ApiKeyId
     model: str
     endpoint: str
@@ -50,6 +51,7 @@ class UsageSum(Schema):
     """What the requests of one group used together. What rows were not grouped by is null; `day` is one in UTC."""
 
     day: date | None
+    project_id: ProjectId | None
     key_id: ApiKeyId | None
     model: str | None
     requests: int
@@ -62,7 +64,7 @@ class UsageSum(Schema):
 
 
 class UsageSummary(Schema):
-    """Sums over the requests that were started in `[since, until)`: the newest day first, then by key and model."""
+    """Sums over the requests that were started in `[since, until)`, newest day first, then by project, key, model."""
 
     since: datetime
     until: datetime

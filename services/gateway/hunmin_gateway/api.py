@@ -8,6 +8,7 @@ from hunmin_contracts.errors import Problem
 from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
+from hunmin_gateway.authentication import check_declared
 from hunmin_gateway.clova import envelope as clova_envelope
 from hunmin_gateway.clova import tuning as clova_tuning_api
 from hunmin_gateway.openai import api as openai_api
@@ -28,6 +29,8 @@ from hunmin_gateway.tgi import api as tgi_api
 from hunmin_gateway.tgi import errors as tgi_errors
 
 UPLOAD_PATHS = (datasets_api.UPLOAD_PATH, files_api.UPLOAD_PATH, soft_prompts_api.UPLOAD_PATH)  # of large files
+# What anybody may ask, without a key.
+OPEN_PATHS = frozenset({"/", "/docs", "/health", "/models/{name:path}/health", "/livez", "/readyz", "/metrics"})
 DESCRIPTION = """
 A Korean language-model studio of one's own. Every request carries an API key: `Authorization: Bearer hm_…`.
 
@@ -91,6 +94,8 @@ def mount(app: FastAPI) -> None:
         """Name the server and its entrances. Needs no key."""
         links = {"docs": "/docs", "openapi": "/openapi.json", "models": "/v1/models", "usage": "/studio/v1/usage"}
         return About(name=app.title, version=app.version, links=links)
+
+    check_declared(app.routes, open_paths=OPEN_PATHS)
 
 
 def render_error(request: Request, problem: Problem) -> Response:

@@ -1,30 +1,73 @@
-"""The first step of every keyed request. It runs before the body is validated: a wrong key learns nothing but that."""
+"""The first step of every keyed request: who sends it, and whether they may. It runs before the body is looked at."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Depends, Request, Response, Security, params
+from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security import HTTPBearer
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.tenancy import Scope
+from hunmin_kit.run.errors import StartError
+from starlette.routing import BaseRoute
 
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.parts import parts_of
 from hunmin_gateway.principal import Principal
 
+OPERATOR = "operator"  # what a route above all accounts requires, in place of a scope
 # Only describes the header in the OpenAPI file; what it would refuse was refused before it runs.
 BEARER = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer hm_…`.")
 
 
+def requires(scope: Scope) -> params.Security:
+    """Return what a route declares among its `dependencies`: the one scope that its caller needs."""
+    return _required(scope)
+
+
+def requires_operator() -> params.Security:
+    """Return what a route above all accounts declares."""
+    return _required(OPERATOR)
+
+
+def _required(right: str) -> params.Security:
+    security: params.Security = Security(BEARER, scopes=[right])
+    return security
+
+
 class KeyedRoute(APIRoute):
-    """A route that only a caller with a valid API key reaches."""
+    """A route that only a caller with a valid API key and the declared scope reaches. One that declares none is a bug.
+
+    Its router may declare what its routes need; what a route declares itself goes before that.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        dependencies: Sequence[params.Depends] | None = None,
+        **options: Any,
+    ) -> None:
+        declared = [one for one in dependencies or () if isinstance(one, params.Security) and one.scopes]
+        if not declared:
+            raise LookupError(f"The route {path} declares no scope. Add requires(Scope.…) to its dependencies.")
+        self.required = next(iter(declared[-1].scopes or ()))
+        others = [one for one in dependencies or () if one not in declared]
+        super().__init__(path, endpoint, dependencies=[declared[-1], *others], **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the route's handler behind the check of the key."""
         answer = super().get_route_handler()
+        required = self.required
 
         async def answer_principal(request: Request) -> Response:
-            request.state.principal = await _authenticate(request)
+            principal = await _authenticate(request)
+            if required == OPERATOR:
+                principal.require_operator()
+            else:
+                principal.require(Scope(required))
+            request.state.principal = principal
             return await answer(request)
 
         return answer_principal
@@ -34,6 +77,14 @@ def principal_of(request: Request) -> Principal:
     """Return who sent `request`, on a KeyedRoute."""
     principal: Principal = request.state.principal
     return principal
+
+
+def check_declared(routes: Sequence[BaseRoute], *, open_paths: Collection[str]) -> None:
+    """Raise a StartError if anybody reaches a route that is not among `open_paths`."""
+    for context in iter_route_contexts(routes):
+        route = context.original_route
+        if isinstance(route, APIRoute) and not isinstance(route, KeyedRoute) and context.path not in open_paths:
+            raise StartError(f"The route {context.path} is open to the world. Give it a KeyedRoute's router.")
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of)]

@@ -92,6 +92,7 @@ class Settlement:
                 id=exchange.id,
                 request_id=exchange.request_id,
                 account_id=exchange.principal.account_id,
+                project_id=exchange.principal.project_id,
                 key_id=exchange.principal.key_id,
                 model=exchange.model,
                 endpoint=exchange.endpoint,

@@ -1,4 +1,4 @@
-"""The tables of schema `gateway`. Rows are handled by keys/ring.py, in usage/ and in quotas/, and nowhere else."""
+"""The tables of schema `gateway`. Rows are handled in tenancy/, keys/ring.py, audit/, usage/ and quotas/ alone."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _NAMES = {
@@ -31,33 +32,128 @@ class Table(DeclarativeBase):
     """The base of the tables."""
 
     metadata = MetaData(naming_convention=_NAMES)
-    type_annotation_map: ClassVar[dict[Any, Any]] = {str: String, datetime: DateTime(timezone=True), bytes: LargeBinary}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: String,
+        datetime: DateTime(timezone=True),
+        bytes: LargeBinary,
+        list[str]: ARRAY(String),
+        dict[str, Any]: JSONB(none_as_null=True),
+    }
 
 
 class Account(Table):
-    """Who owns keys and usage."""
+    """Who owns projects, keys and usage."""
 
     __tablename__ = "accounts"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    suspended_at: Mapped[datetime | None]
+
+
+class Project(Table):
+    """A part of an account: keys, members and usage are in one. Each account has a default one from the beginning."""
+
+    __tablename__ = "projects"
+    __table_args__ = (
+        UniqueConstraint("account_id", "name"),
+        Index("uq_projects_default", "account_id", unique=True, postgresql_where=text("is_default")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str]
+    is_default: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    archived_at: Mapped[datetime | None]
+
+
+class User(Table):
+    """Somebody whom an identity provider knows."""
+
+    __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    issuer: Mapped[str]
+    subject: Mapped[str]
+    email: Mapped[str | None]
+    name: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_seen_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+
+
+class Member(Table):
+    """What a user is in a project, or in the whole account. One who never came is known by the email alone."""
+
+    __tablename__ = "members"
+    __table_args__ = (
+        CheckConstraint("role in ('owner', 'admin', 'developer', 'viewer')", name="role"),
+        CheckConstraint("(user_id IS NULL) <> (email IS NULL)", name="who"),
+        Index("uq_members_user", "account_id", text("coalesce(project_id, '')"), "user_id", unique=True),
+        Index("uq_members_email", "account_id", text("coalesce(project_id, '')"), "email", unique=True),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"))
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id"), index=True)
+    email: Mapped[str | None] = mapped_column(index=True)  # in lower case
+    role: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class ApiKey(Table):
-    """A key by its HMAC; the key itself is nowhere."""
+    """A key by its HMAC; the key itself is nowhere. A console's has 32 random bytes there, the HMAC of no key."""
 
     __tablename__ = "api_keys"
+    __table_args__ = (
+        CheckConstraint("kind in ('test', 'service', 'console', 'operator')", name="kind"),
+        Index(
+            "uq_api_keys_console", "project_id", "created_by", unique=True, postgresql_where=text("kind = 'console'")
+        ),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
+    kind: Mapped[str]
+    scopes: Mapped[list[str]]
+    is_account_wide: Mapped[bool]
     prefix: Mapped[str]
     digest: Mapped[bytes] = mapped_column(unique=True)
+    created_by: Mapped[str | None]  # a user; None: the command line, or another key
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    replaced_by: Mapped[str | None]  # the key that it was rotated to
+
+
+class AuditEntry(Table):
+    """A change that somebody made. Append-only: the database refuses to change or delete one."""
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (
+        CheckConstraint("actor_kind in ('key', 'user', 'operator', 'cli')", name="actor_kind"),
+        Index(None, "account_id", "at", "id"),
+        Index(None, "at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    account_id: Mapped[str | None]
+    project_id: Mapped[str | None]
+    actor_kind: Mapped[str]
+    actor_id: Mapped[str | None]
+    action: Mapped[str]
+    subject_id: Mapped[str]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]
+    request_id: Mapped[str | None]
 
 
 class Usage(Table):
@@ -66,12 +162,14 @@ class Usage(Table):
     __tablename__ = "usage"
     __table_args__ = (
         Index(None, "account_id", "started_at", "id"),
+        Index("ix_usage_project_id_started_at_id", "project_id", "started_at", "id"),
         CheckConstraint("status in ('succeeded', 'failed', 'cancelled')", name="status"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     request_id: Mapped[str] = mapped_column(index=True)
     account_id: Mapped[str]
+    project_id: Mapped[str | None]  # None: the key was gone when a lost exchange was settled
     key_id: Mapped[str]
     model: Mapped[str]
     endpoint: Mapped[str]

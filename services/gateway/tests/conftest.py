@@ -77,6 +77,7 @@ from hunmin_contracts.soft_prompts import (
     SoftPromptPage,
     SoftPromptRequest,
 )
+from hunmin_contracts.tenancy import Role
 from hunmin_contracts.usage import CallOrigin
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
@@ -453,7 +454,9 @@ def _tuning() -> Service[ServiceSettings]:
 
     @serve(router, datasets.LIST)
     async def page(request: datasets.ListRequest) -> datasets.DatasetPage:
-        return datasets.DatasetPage(data=kept[-1:] if request.after is None else [], has_more=request.after is None)
+        return datasets.DatasetPage(
+            data=kept[-1:] if request.after is None else [], has_more=bool(kept) and request.after is None
+        )
 
     @serve(router, datasets.DESCRIBE)
     async def describe(request: datasets.DatasetRequest) -> datasets.DatasetInfo:
@@ -549,7 +552,8 @@ async def studio(gateway: Running, parrot: Parrot, tls: ssl.SSLContext) -> Async
     """The shared gateway, before a new account and a model that has counted nothing."""
     parts = parts_of_app(gateway.app("gateway"))
     async with parts.database.session() as session:
-        key, key_id = await KeyRing(session, pepper=parts.pepper).create(f"account {new_key()}", "test")
+        ring = KeyRing(session, pepper=parts.pepper)
+        key, key_id = await ring.create(f"account {new_key()}", "test", role=Role.OWNER)
         account_id = await session.scalar(select(ApiKey.account_id).where(ApiKey.id == key_id))
     parrot.requests.clear()
     parrot.measured.clear()

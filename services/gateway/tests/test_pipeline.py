@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import ChunkEvent, GenerateEvent, GenerateRequest, PromptEvent, UsageEvent
-from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId
+from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId, RequestId
+from hunmin_contracts.tenancy import SCOPES, KeyKind, Role
 from hunmin_contracts.usage import Outcome
 from hunmin_gateway.exchange import Exchange, Meter, Tokens
 from hunmin_gateway.pipeline import Pipeline
@@ -69,7 +70,18 @@ class Full:
 
 
 def exchange(*prompts: str) -> Exchange:
-    principal = Principal(AccountId("acct_1"), ApiKeyId("key_1"), has_limits=False)
+    principal = Principal(
+        account_id=AccountId("acct_1"),
+        project_id=ProjectId("proj_1"),
+        key_id=ApiKeyId("key_1"),
+        user_id=None,
+        role=Role.DEVELOPER,
+        kind=KeyKind.SERVICE,
+        scopes=SCOPES[Role.DEVELOPER],
+        is_account_wide=False,
+        is_operator=False,
+        has_limits=False,
+    )
     requests = [GenerateRequest(account_id=AccountId("acct_1"), model="m", prompt=prompt) for prompt in prompts]
     return Exchange(RequestId("req_1"), principal, "/v1/completions", "m", requests)
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import GenerateRequest
-from hunmin_contracts.ids import ApiKeyId, RequestId
+from hunmin_contracts.ids import ApiKeyId, ProjectId, RequestId
 from hunmin_contracts.quotas import LimitName
+from hunmin_contracts.tenancy import SCOPES, KeyKind, Role
 from hunmin_contracts.usage import Outcome
 from hunmin_gateway.exchange import Exchange
 from hunmin_gateway.pipeline import Pipeline
@@ -44,7 +45,18 @@ class Desk:
     def exchange(self, max_tokens: int = MAX_TOKENS) -> Exchange[GenerateRequest]:
         account_id = self._studio.account_id
         request = GenerateRequest(account_id=account_id, model=MODEL, prompt=PROMPT, max_tokens=max_tokens)
-        principal = Principal(account_id, ApiKeyId("key_1"), has_limits=True)
+        principal = Principal(
+            account_id=account_id,
+            project_id=ProjectId("proj_1"),
+            key_id=ApiKeyId("key_1"),
+            user_id=None,
+            role=Role.DEVELOPER,
+            kind=KeyKind.SERVICE,
+            scopes=SCOPES[Role.DEVELOPER],
+            is_account_wide=False,
+            is_operator=False,
+            has_limits=True,
+        )
         return Exchange(RequestId("req_1"), principal, "/v1/completions", MODEL, [request])
 
     def record(self, exchange: Exchange, *, tokens: int = 4, status: Outcome = Outcome.SUCCEEDED) -> UsageRecord:
@@ -52,6 +64,7 @@ class Desk:
             id=exchange.id,
             request_id=exchange.request_id,
             account_id=exchange.principal.account_id,
+            project_id=exchange.principal.project_id,
             key_id=exchange.principal.key_id,
             model=MODEL,
             endpoint=exchange.endpoint,

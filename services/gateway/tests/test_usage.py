@@ -181,7 +181,13 @@ class TestList:
 
 class TestLedger:
     def record(self, studio, **fields) -> UsageRecord:
-        principal = {"account_id": studio.account_id, "key_id": "key_1", "request_id": "req_1", "model": MODEL}
+        principal = {
+            "account_id": studio.account_id,
+            "project_id": None,
+            "key_id": "key_1",
+            "request_id": "req_1",
+            "model": MODEL,
+        }
         counts = {"prompt_tokens": 1, "completion_tokens": 1, "backward_tokens": 1}
         counts |= {"duration_s": 0.1, "started_at": datetime.now(UTC)}
         end = {"id": f"use_{time.monotonic_ns()}", "endpoint": "/", "status": Outcome.SUCCEEDED, "error_code": None}

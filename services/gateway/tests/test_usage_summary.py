@@ -30,6 +30,7 @@ async def rows(studio, count: int) -> list[UsageRecord]:
             id=f"use_{studio.account_id}_{number:05}",
             request_id=f"req_{number}",
             account_id=studio.account_id,
+            project_id=f"proj_{number % 2}",
             key_id=f"key_{number % 3}",
             model=f"model {number % 2}",
             endpoint="/v1/completions",
@@ -53,7 +54,9 @@ def everything() -> dict[str, str]:
 
 
 class TestSummary:
-    @pytest.mark.parametrize("by", [["day"], ["key"], ["model"], ["key", "day"], ["model", "day", "key"], None])
+    @pytest.mark.parametrize(
+        "by", [["day"], ["project"], ["key"], ["model"], ["key", "day"], ["model", "day", "project", "key"], None]
+    )
     async def test_adds_up_to_the_rows(self, studio, by):
         records = await rows(studio, 40)
         query = everything() if by is None else everything() | {"by": by}
@@ -63,11 +66,12 @@ class TestSummary:
         for record in records:
             key = (
                 record.started_at.date().isoformat() if "day" in by else None,
+                record.project_id if "project" in by else None,
                 record.key_id if "key" in by else None,
                 record.model if "model" in by else None,
             )
             expected.setdefault(key, []).append(record)
-        found = {(group["day"], group["key_id"], group["model"]): group for group in groups}
+        found = {tuple(group[name] for name in ("day", "project_id", "key_id", "model")): group for group in groups}
         assert found.keys() == expected.keys()
         assert len(found) == len(groups)
         for key, group in found.items():

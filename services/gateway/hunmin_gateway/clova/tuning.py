@@ -6,18 +6,19 @@ What NAVER's public documentation leaves open is decided in docs/openai-fine-tun
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from hunmin_contracts import datasets, soft_prompts
 from hunmin_contracts.datasets import COMPLETION, PROMPT, DatasetInfo, Shares
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import JobId
 from hunmin_contracts.schema import Schema
+from hunmin_contracts.tenancy import Scope
 from hunmin_contracts.tuning import Hyperparameters
 from hunmin_contracts.tuning_jobs import CANCEL, DESCRIBE, LIST, JobInfo, JobRequest, ListJobsRequest
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from hunmin_gateway.authentication import BEARER, KeyedRoute, PrincipalDep
+from hunmin_gateway.authentication import KeyedRoute, PrincipalDep, requires
 from hunmin_gateway.clova.envelope import Camel, Envelope
 from hunmin_gateway.listing import read_all
 from hunmin_gateway.parts import Parts, PartsDep
@@ -30,7 +31,6 @@ router = APIRouter(
     prefix="/tuning/v2",
     tags=["CLOVA Studio"],
     route_class=KeyedRoute,
-    dependencies=[Depends(BEARER)],
     responses={"4XX": {"model": Envelope[None], "description": "What is wrong with the request"}},
 )
 
@@ -168,7 +168,7 @@ class PageQuery(Schema):
     size: Annotated[int, Query(ge=1, le=100)] = 20
 
 
-@router.post("/tasks", summary="Create a training task")
+@router.post("/tasks", summary="Create a training task", dependencies=[requires(Scope.TUNE)])
 async def create(body: CreateTask, principal: PrincipalDep, parts: PartsDep) -> Envelope[Task]:
     """Learn from a dataset here, of columns `prompt` and `completion`, or `Text` and `Completion`.
 
@@ -179,7 +179,7 @@ async def create(body: CreateTask, principal: PrincipalDep, parts: PartsDep) -> 
     return Envelope(result=Task.of(await create_job(body.plan(dataset), principal, parts)))
 
 
-@router.get("/tasks", summary="List the training tasks")
+@router.get("/tasks", summary="List the training tasks", dependencies=[requires(Scope.READ)])
 async def page(query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> Envelope[TaskPage]:
     """List the tasks of your account, newest first, whichever dialect they came by."""
     jobs = await _all_jobs(principal, parts)
@@ -194,13 +194,13 @@ async def page(query: Annotated[PageQuery, Query()], principal: PrincipalDep, pa
     return Envelope(result=shown)
 
 
-@router.get("/tasks/{task_id}", summary="Describe a training task")
+@router.get("/tasks/{task_id}", summary="Describe a training task", dependencies=[requires(Scope.READ)])
 async def describe(task_id: str, principal: PrincipalDep, parts: PartsDep) -> Envelope[Task]:
     """Say how a task stands."""
     return Envelope(result=Task.of(await parts.tuning.call(DESCRIBE, _named(task_id, principal))))
 
 
-@router.delete("/tasks/{task_id}", summary="Delete a training task")
+@router.delete("/tasks/{task_id}", summary="Delete a training task", dependencies=[requires(Scope.TUNE)])
 async def delete(task_id: str, principal: PrincipalDep, parts: PartsDep) -> Envelope[None]:
     """Cancel a task that has not ended, or delete the model of one that has succeeded; it is listed as before."""
     info = await parts.tuning.call(DESCRIBE, _named(task_id, principal))

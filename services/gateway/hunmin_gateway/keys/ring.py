@@ -1,17 +1,20 @@
-"""The keys of every account: made, found, listed, revoked. The only statements on `accounts` and `api_keys`."""
+"""The keys of every account: made, found, listed, revoked. The statements on `api_keys`, but for consoles'."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.ids import AccountId, ApiKeyId, new_account_id, new_api_key_id
+from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId, new_api_key_id
+from hunmin_contracts.tenancy import SCOPES, KeyKind, Role, Scope, least_role
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.keys.text import digest, is_well_formed, new_key, visible_prefix
 from hunmin_gateway.principal import Principal
-from hunmin_gateway.tables import Account, ApiKey, QuotaLimit
+from hunmin_gateway.tables import Account, ApiKey, Project, QuotaLimit
+from hunmin_gateway.tenancy.accounts import Accounts
+from hunmin_gateway.tenancy.projects import check_place
 
 DEFAULT_ACCOUNT = "default"
 LAST_USED_RESOLUTION = timedelta(minutes=1)  # a write per request would cost more than the look-up
@@ -46,35 +49,72 @@ class KeyRing:
         is_stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < func.now() - LAST_USED_RESOLUTION)
         has_limits = select(QuotaLimit.id).where(QuotaLimit.account_id == ApiKey.account_id).exists()
         found = await self._session.execute(
-            select(ApiKey.id, ApiKey.account_id, ApiKey.revoked_at, is_expired, is_stale, has_limits).where(
-                ApiKey.digest == digest(key, pepper=self._pepper)
+            select(
+                ApiKey.id,
+                ApiKey.account_id,
+                ApiKey.project_id,
+                ApiKey.kind,
+                ApiKey.scopes,
+                ApiKey.is_account_wide,
+                ApiKey.revoked_at,
+                Account.suspended_at,
+                Project.archived_at,
+                is_expired.label("is_expired"),
+                is_stale.label("is_stale"),
+                has_limits.label("has_limits"),
             )
+            .join(Account, Account.id == ApiKey.account_id)
+            .join(Project, Project.id == ApiKey.project_id)
+            .where(ApiKey.digest == digest(key, pepper=self._pepper))
         )
         row = found.one_or_none()
         if row is None:
             raise _refused(f"The API key {visible_prefix(key)}… is unknown here. Ask this server's operator for one.")
-        key_id, account_id, revoked_at, expired, stale, limited = row
-        if revoked_at is not None:
+        if row.revoked_at is not None:
             raise _refused(f"The API key {visible_prefix(key)}… was revoked. Use another one.")
-        if expired:
+        if row.is_expired:
             raise _refused(f"The API key {visible_prefix(key)}… has expired. Use another one.")
-        if stale:
+        check_place(row.suspended_at, row.archived_at)
+        if row.is_stale:
             # The condition again: of several requests at the same moment one writes.
             await self._session.execute(
-                update(ApiKey).where(ApiKey.id == key_id, is_stale).values(last_used_at=func.now())
+                update(ApiKey).where(ApiKey.id == row.id, is_stale).values(last_used_at=func.now())
             )
-        return Principal(account_id=AccountId(account_id), key_id=ApiKeyId(key_id), has_limits=limited)
+        scopes = frozenset(scope for scope in Scope if scope in row.scopes)  # a newer release may know others
+        return Principal(
+            account_id=AccountId(row.account_id),
+            project_id=ProjectId(row.project_id),
+            key_id=ApiKeyId(row.id),
+            user_id=None,
+            role=least_role(scopes),
+            kind=KeyKind(row.kind),
+            scopes=scopes,
+            is_account_wide=row.is_account_wide,
+            is_operator=row.kind == KeyKind.OPERATOR,
+            has_limits=row.has_limits,
+        )
 
-    async def create(self, account: str, name: str, *, lifetime: timedelta | None = None) -> tuple[str, ApiKeyId]:
-        """Make a key for the account of that name, which is made too if it is new. The key is returned this once."""
+    async def create(
+        self,
+        account: str,
+        name: str,
+        *,
+        lifetime: timedelta | None = None,
+        kind: KeyKind = KeyKind.SERVICE,
+        role: Role = Role.DEVELOPER,
+    ) -> tuple[str, ApiKeyId]:
+        """Make a key for the default project of the account of that name, which is made too if it is new.
+
+        It has the scopes of the role, an owner's in the whole account. The key is returned this once.
+        """
         key = new_key()
-        return key, await self._store(key, account, name, lifetime)
+        return key, await self._store(key, account, name, lifetime=lifetime, kind=kind, role=role)
 
     async def ensure(self, key: str, account: str, name: str) -> bool:
         """Store a key chosen by the operator unless it is there (also if revoked since); tell whether it was new."""
         known = await self._session.scalar(select(ApiKey.id).where(ApiKey.digest == digest(key, pepper=self._pepper)))
         if known is None:
-            await self._store(key, account, name, None)
+            await self._store(key, account, name, lifetime=None, kind=KeyKind.SERVICE, role=Role.OWNER)
         return known is None
 
     async def list(self) -> list[KeyInfo]:
@@ -107,19 +147,20 @@ class KeyRing:
             update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
         )
 
-    async def _store(self, key: str, account: str, name: str, lifetime: timedelta | None) -> ApiKeyId:
-        await self._session.execute(
-            insert(Account)
-            .values(id=new_account_id(), name=account)
-            .on_conflict_do_nothing(index_elements=[Account.name])
-        )
-        account_id = await self._session.scalar(select(Account.id).where(Account.name == account))
+    async def _store(
+        self, key: str, account: str, name: str, *, lifetime: timedelta | None, kind: KeyKind, role: Role
+    ) -> ApiKeyId:
+        place = await Accounts(self._session).ensure(account)
         key_id = new_api_key_id()
         await self._session.execute(
             insert(ApiKey).values(
                 id=key_id,
-                account_id=account_id,
+                account_id=place.account_id,
+                project_id=place.project_id,
                 name=name,
+                kind=kind,
+                scopes=sorted(SCOPES[role]),
+                is_account_wide=role is Role.OWNER,
                 prefix=visible_prefix(key),
                 digest=digest(key, pepper=self._pepper),
                 expires_at=None if lifetime is None else func.now() + lifetime,

@@ -8,11 +8,12 @@ from hunmin_contracts.generation import MODELS, ModelInfo
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Empty
 from hunmin_contracts.soft_prompts import SoftPromptInfo
+from hunmin_contracts.tenancy import Scope
 from hunmin_kit.web import current_request_id
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.exchange import Exchange
 from hunmin_gateway.openai.answer import PieceT, Writer, answer_streamed, answer_whole
 from hunmin_gateway.openai.chat import ChatCompletion, ChatCompletionRequest, ChatWriter
@@ -31,19 +32,31 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/completions", response_model=Completion, responses=_STREAM, summary="Complete a text")
+@router.post(
+    "/completions",
+    response_model=Completion,
+    responses=_STREAM,
+    summary="Complete a text",
+    dependencies=[requires(Scope.GENERATE)],
+)
 async def complete(body: CompletionRequest, principal: PrincipalDep, parts: PartsDep) -> Response:
     """Continue each prompt. With `stream=true` the answer is server-sent events that end with `data: [DONE]`."""
     return await _answer("/v1/completions", body, CompletionWriter(body, _head("cmpl", body)), principal, parts)
 
 
-@router.post("/chat/completions", response_model=ChatCompletion, responses=_STREAM, summary="Answer a chat")
+@router.post(
+    "/chat/completions",
+    response_model=ChatCompletion,
+    responses=_STREAM,
+    summary="Answer a chat",
+    dependencies=[requires(Scope.GENERATE)],
+)
 async def chat(body: ChatCompletionRequest, principal: PrincipalDep, parts: PartsDep) -> Response:
     """Write the assistant's next turn. With `stream=true` the answer is server-sent events, as for completions."""
     return await _answer("/v1/chat/completions", body, ChatWriter(body, _head("chatcmpl", body)), principal, parts)
 
 
-router.post("/embeddings", summary="Embed texts")(embed)
+router.post("/embeddings", summary="Embed texts", dependencies=[requires(Scope.GENERATE)])(embed)
 
 
 def _head(prefix: str, body: Parameters) -> Head:
@@ -100,7 +113,7 @@ class ModelPage(BaseModel):
     data: list[Model]
 
 
-@router.get("/models", summary="List the models")
+@router.get("/models", summary="List the models", dependencies=[requires(Scope.READ)])
 async def models(principal: PrincipalDep, parts: PartsDep) -> ModelPage:
     """List every model that this server has loaded, then the soft prompts of your account."""
     found = await parts.generation.call(MODELS, Empty())
@@ -108,7 +121,7 @@ async def models(principal: PrincipalDep, parts: PartsDep) -> ModelPage:
     return ModelPage(data=[Model.of(info) for info in found.models] + own)
 
 
-@router.get("/models/{name:path}", summary="Describe a model")
+@router.get("/models/{name:path}", summary="Describe a model", dependencies=[requires(Scope.READ)])
 async def model(name: str, principal: PrincipalDep, parts: PartsDep) -> Model:
     """Describe one model, or one soft prompt of your account, by its name."""
     found = await parts.generation.call(MODELS, Empty())

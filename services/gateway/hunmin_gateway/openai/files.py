@@ -24,11 +24,12 @@ from hunmin_contracts.datasets import (
 from hunmin_contracts.errors import ErrorCode, HunminError, Problem
 from hunmin_contracts.ids import DatasetId
 from hunmin_contracts.schema import Schema
+from hunmin_contracts.tenancy import Scope
 from hunmin_kit.web import EventStream
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.listing import read_all
 from hunmin_gateway.openai.results import job_of_results, read_results
 from hunmin_gateway.openai.router import PREFIX, openai_router
@@ -111,7 +112,7 @@ class FileQuery(Schema):
     purpose: str | None = None
 
 
-@router.post("/files", summary="Keep a file to tune with")
+@router.post("/files", summary="Keep a file to tune with", dependencies=[requires(Scope.DATA)])
 async def create(
     form: Annotated[FileForm, Form(media_type="multipart/form-data")], principal: PrincipalDep, parts: PartsDep
 ) -> FileObject:
@@ -129,7 +130,7 @@ async def create(
     return FileObject.of(await parts.tuning.upload(UPLOAD, request, pieces(form.file)))
 
 
-@router.get("/files", summary="List your files")
+@router.get("/files", summary="List your files", dependencies=[requires(Scope.READ)])
 async def page(query: Annotated[FileQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> FilePage:
     """List the files of your account, every dataset version one, by the time they came. Results are with their jobs."""
     if query.purpose not in (None, "fine-tune"):
@@ -147,7 +148,7 @@ async def page(query: Annotated[FileQuery, Query()], principal: PrincipalDep, pa
     return FilePage(data=[FileObject.of(info) for info in infos[start:end]], has_more=end < len(infos))
 
 
-@router.get("/files/{file_id}", summary="Describe a file")
+@router.get("/files/{file_id}", summary="Describe a file", dependencies=[requires(Scope.READ)])
 async def retrieve(file_id: str, principal: PrincipalDep, parts: PartsDep) -> FileObject:
     """Describe one file of your account."""
     if (job_id := job_of_results(file_id)) is not None:
@@ -162,7 +163,9 @@ async def retrieve(file_id: str, principal: PrincipalDep, parts: PartsDep) -> Fi
     return FileObject.of(await _find(file_id, principal, parts))
 
 
-@router.get("/files/{file_id}/content", response_class=Response, summary="Read a file")
+@router.get(
+    "/files/{file_id}/content", response_class=Response, summary="Read a file", dependencies=[requires(Scope.READ)]
+)
 async def content(file_id: str, principal: PrincipalDep, parts: PartsDep) -> Response:
     """Return a file as it came."""
     if (job_id := job_of_results(file_id)) is not None:
@@ -173,7 +176,7 @@ async def content(file_id: str, principal: PrincipalDep, parts: PartsDep) -> Res
     return response
 
 
-@router.delete("/files/{file_id}", summary="Delete a file")
+@router.delete("/files/{file_id}", summary="Delete a file", dependencies=[requires(Scope.DATA)])
 async def delete(file_id: str, principal: PrincipalDep, parts: PartsDep) -> FileDeleted:
     """Delete a file. Jobs that have begun go on."""
     if job_of_results(file_id) is not None:

@@ -7,6 +7,7 @@ from hunmin_contracts import datasets
 from hunmin_contracts.datasets import COMPLETION, PROMPT, DatasetInfo
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.schema import Schema
+from hunmin_contracts.tenancy import Scope
 from hunmin_contracts.tuning_jobs import (
     CANCEL,
     DESCRIBE,
@@ -18,7 +19,7 @@ from hunmin_contracts.tuning_jobs import (
 )
 from pydantic import BaseModel
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.openai.files import dataset_id_of, what_is_wrong
 from hunmin_gateway.openai.fine_tuning_job import (
     Checkpoint,
@@ -55,7 +56,7 @@ class PageQuery(Schema):
     limit: Annotated[int, Query(ge=1, le=200)] = 20
 
 
-@router.post("/fine_tuning/jobs", summary="Tune a model")
+@router.post("/fine_tuning/jobs", summary="Tune a model", dependencies=[requires(Scope.TUNE)])
 async def create(body: CreateJob, principal: PrincipalDep, parts: PartsDep) -> FineTuningJob:
     """Learn a soft prompt from a file, if all its lines are right; the answer says which are not.
 
@@ -77,7 +78,7 @@ async def create(body: CreateJob, principal: PrincipalDep, parts: PartsDep) -> F
         raise _in_this_dialect(error) from None
 
 
-@router.get("/fine_tuning/jobs", summary="List your fine-tuning jobs")
+@router.get("/fine_tuning/jobs", summary="List your fine-tuning jobs", dependencies=[requires(Scope.READ)])
 async def page(
     query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> ListPage[FineTuningJob]:
@@ -88,20 +89,22 @@ async def page(
     return ListPage(data=[FineTuningJob.of(info) for info in found.data], has_more=found.has_more)
 
 
-@router.get("/fine_tuning/jobs/{job_id}", summary="Describe a fine-tuning job")
+@router.get("/fine_tuning/jobs/{job_id}", summary="Describe a fine-tuning job", dependencies=[requires(Scope.READ)])
 async def retrieve(job_id: str, principal: PrincipalDep, parts: PartsDep) -> FineTuningJob:
     """Say how a job stands."""
     return FineTuningJob.of(await parts.tuning.call(DESCRIBE, _named(job_id, principal)))
 
 
-@router.post("/fine_tuning/jobs/{job_id}/cancel", summary="Cancel a fine-tuning job")
+@router.post(
+    "/fine_tuning/jobs/{job_id}/cancel", summary="Cancel a fine-tuning job", dependencies=[requires(Scope.TUNE)]
+)
 async def cancel(job_id: str, principal: PrincipalDep, parts: PartsDep) -> FineTuningJob:
     """Cancel a job that has not ended; it leaves no model."""
     return FineTuningJob.of(await parts.tuning.call(CANCEL, _named(job_id, principal)))
 
 
-@router.post("/fine_tuning/jobs/{job_id}/pause", summary="Not offered")
-@router.post("/fine_tuning/jobs/{job_id}/resume", summary="Not offered")
+@router.post("/fine_tuning/jobs/{job_id}/pause", summary="Not offered", dependencies=[requires(Scope.TUNE)])
+@router.post("/fine_tuning/jobs/{job_id}/resume", summary="Not offered", dependencies=[requires(Scope.TUNE)])
 async def refuse_to_pause(job_id: str, principal: PrincipalDep, parts: PartsDep) -> FineTuningJob:
     """Refuse: a job runs to its end, or is cancelled. One that a crash interrupts is resumed by itself."""
     await parts.tuning.call(DESCRIBE, _named(job_id, principal))
@@ -110,7 +113,11 @@ async def refuse_to_pause(job_id: str, principal: PrincipalDep, parts: PartsDep)
     )
 
 
-@router.get("/fine_tuning/jobs/{job_id}/events", summary="List what a fine-tuning job has told")
+@router.get(
+    "/fine_tuning/jobs/{job_id}/events",
+    summary="List what a fine-tuning job has told",
+    dependencies=[requires(Scope.READ)],
+)
 async def events(
     job_id: str, query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> ListPage[FineTuningEvent]:
@@ -122,7 +129,11 @@ async def events(
     return ListPage(data=[FineTuningEvent.of(own_id, event) for event in found.data], has_more=found.has_more)
 
 
-@router.get("/fine_tuning/jobs/{job_id}/checkpoints", summary="List what a fine-tuning job has kept")
+@router.get(
+    "/fine_tuning/jobs/{job_id}/checkpoints",
+    summary="List what a fine-tuning job has kept",
+    dependencies=[requires(Scope.READ)],
+)
 async def checkpoints(
     job_id: str, query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> ListPage[Checkpoint]:

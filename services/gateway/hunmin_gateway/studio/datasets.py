@@ -25,9 +25,10 @@ from hunmin_contracts.datasets import (
 from hunmin_contracts.ids import DatasetId
 from hunmin_contracts.page import Page
 from hunmin_contracts.schema import Schema
+from hunmin_contracts.tenancy import Scope
 from pydantic import Field
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.router import PREFIX, studio_router
@@ -67,7 +68,7 @@ class DatasetForm(Schema):
     format: DatasetFormat | None = Field(default=None, description="Where the file's name does not tell it.")
 
 
-@router.post("/datasets", status_code=201, summary="Keep a dataset", dependencies=[CheckedForm])
+@router.post("/datasets", status_code=201, summary="Keep a dataset", dependencies=[requires(Scope.DATA), CheckedForm])
 async def add(
     form: Annotated[DatasetForm, Form(media_type="multipart/form-data")], principal: PrincipalDep, parts: PartsDep
 ) -> DatasetInfo:
@@ -84,7 +85,7 @@ async def add(
     return await parts.tuning.upload(UPLOAD, request, pieces(form.file))
 
 
-@router.get("/datasets", summary="List your datasets")
+@router.get("/datasets", summary="List your datasets", dependencies=[requires(Scope.READ)])
 async def page(query: Annotated[DatasetQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> DatasetPage:
     """List the datasets of your account by name, newest version first."""
     after = None if query.cursor is None else DatasetId(query.cursor)
@@ -93,13 +94,13 @@ async def page(query: Annotated[DatasetQuery, Query()], principal: PrincipalDep,
     return DatasetPage(data=found.data, next_cursor=found.data[-1].id if found.has_more else None)
 
 
-@router.get("/datasets/{reference}", summary="Describe a dataset")
+@router.get("/datasets/{reference}", summary="Describe a dataset", dependencies=[requires(Scope.READ)])
 async def describe(reference: str, principal: PrincipalDep, parts: PartsDep) -> DatasetInfo:
     """Describe `name@version`, the newest version of `name`, or an id."""
     return await parts.tuning.call(DESCRIBE, _named(reference, principal))
 
 
-@router.post("/datasets/{reference}/report", summary="Judge a dataset for a job")
+@router.post("/datasets/{reference}/report", summary="Judge a dataset for a job", dependencies=[requires(Scope.READ)])
 async def report(reference: str, body: ReportQuestion, principal: PrincipalDep, parts: PartsDep) -> DatasetReport:
     """Say what a job with this template would make of every row, and whether it could start."""
     asked = {field: getattr(body, field) for field in ReportQuestion.model_fields}
@@ -107,7 +108,7 @@ async def report(reference: str, body: ReportQuestion, principal: PrincipalDep, 
     return await parts.tuning.call(REPORT, request)
 
 
-@router.get("/datasets/{reference}/rows", summary="Read rows of a dataset")
+@router.get("/datasets/{reference}/rows", summary="Read rows of a dataset", dependencies=[requires(Scope.READ)])
 async def rows(
     reference: str, query: Annotated[RowsQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> RowsResponse:
@@ -118,7 +119,9 @@ async def rows(
     return await parts.tuning.call(ROWS, request)
 
 
-@router.delete("/datasets/{reference}", status_code=204, summary="Delete a dataset")
+@router.delete(
+    "/datasets/{reference}", status_code=204, summary="Delete a dataset", dependencies=[requires(Scope.DATA)]
+)
 async def delete(reference: str, principal: PrincipalDep, parts: PartsDep) -> None:
     """Delete `name@version`, the newest version of `name`, or an id. Jobs that have begun go on."""
     await parts.tuning.call(DELETE, _named(reference, principal))

@@ -17,10 +17,11 @@ from hunmin_contracts.gradients import (
     GradientRequest,
     GradientResponse,
 )
+from hunmin_contracts.tenancy import Scope
 from hunmin_kit.web import current_request_id, is_json, validated
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.exchange import Exchange, FileReader, Tokens, no_file
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.studio.router import PREFIX, studio_router
@@ -92,6 +93,7 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
     response_model=GradientResponse,
     summary="Gradients at a soft prompt",
     openapi_extra={"requestBody": _BODY | {"required": True}},
+    dependencies=[requires(Scope.GRADIENTS)],
 )
 async def gradients(sent: Annotated[Sent, Depends(_sent)], principal: PrincipalDep, parts: PartsDep) -> Response:
     """Return the loss of a batch and its gradient at the rows of a soft prompt.

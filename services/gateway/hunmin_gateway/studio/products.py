@@ -2,8 +2,10 @@
 
 from hunmin_contracts.products import DESCRIBE, LIST, SAMPLE, Product, ProductList, ProductRequest
 from hunmin_contracts.schema import Empty
+from hunmin_contracts.tenancy import Scope
 from starlette.responses import Response
 
+from hunmin_gateway.authentication import requires
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.studio.router import studio_router
 
@@ -16,19 +18,24 @@ _MEDIA_TYPES = {
 }
 
 
-@router.get("/products", summary="List what can be made by tuning")
+@router.get("/products", summary="List what can be made by tuning", dependencies=[requires(Scope.READ)])
 async def page(parts: PartsDep) -> ProductList:
     """List the products that ship: each a template, parameters to start from, and a sample."""
     return await parts.tuning.call(LIST, Empty())
 
 
-@router.get("/products/{name}", summary="Describe a product")
+@router.get("/products/{name}", summary="Describe a product", dependencies=[requires(Scope.READ)])
 async def describe(name: str, parts: PartsDep) -> Product:
     """Describe one product."""
     return await parts.tuning.call(DESCRIBE, ProductRequest(name=name))
 
 
-@router.get("/products/{name}/sample", response_class=Response, summary="Read a product's sample")
+@router.get(
+    "/products/{name}/sample",
+    response_class=Response,
+    summary="Read a product's sample",
+    dependencies=[requires(Scope.READ)],
+)
 async def sample(name: str, parts: PartsDep) -> Response:
     """Return the sample as a file, which can be uploaded as a dataset as it is."""
     found = await parts.tuning.call(SAMPLE, ProductRequest(name=name))

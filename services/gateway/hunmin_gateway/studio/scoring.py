@@ -1,9 +1,10 @@
 """Scoring of the Studio dialect: how likely the model holds each of several continuations."""
 
 from hunmin_contracts.generation import SCORE, ScoreBody, ScoreRequest, ScoreResponse
+from hunmin_contracts.tenancy import Scope
 from hunmin_kit.web import current_request_id
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.exchange import Exchange, Tokens
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.studio.router import PREFIX, studio_router
@@ -11,7 +12,7 @@ from hunmin_gateway.studio.router import PREFIX, studio_router
 router = studio_router()
 
 
-@router.post("/score", summary="Log-likelihood of continuations")
+@router.post("/score", summary="Log-likelihood of continuations", dependencies=[requires(Scope.GENERATE)])
 async def score(body: ScoreBody, principal: PrincipalDep, parts: PartsDep) -> ScoreResponse:
     """Return the log-likelihood of each continuation after the prompt.
 

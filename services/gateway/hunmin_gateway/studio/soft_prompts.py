@@ -31,10 +31,11 @@ from hunmin_contracts.soft_prompts import (
     SoftPromptName,
     SoftPromptRequest,
 )
+from hunmin_contracts.tenancy import Scope
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.responses import Response, StreamingResponse
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.listing import read_all
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
@@ -91,7 +92,9 @@ class SoftPromptForm(Schema):
     config: UploadFile | None = Field(default=None, description="PEFT's `adapter_config.json`, for an adapter of its.")
 
 
-@router.post("/soft-prompts", status_code=201, summary="Keep a soft prompt", dependencies=[CheckedForm])
+@router.post(
+    "/soft-prompts", status_code=201, summary="Keep a soft prompt", dependencies=[requires(Scope.DATA), CheckedForm]
+)
 async def add(
     form: Annotated[SoftPromptForm, Form(media_type="multipart/form-data")], principal: PrincipalDep, parts: PartsDep
 ) -> SoftPromptInfo:
@@ -110,7 +113,7 @@ async def add(
     return await parts.generation.upload(IMPORT, request, pieces(form.file))
 
 
-@router.get("/soft-prompts", summary="List your soft prompts")
+@router.get("/soft-prompts", summary="List your soft prompts", dependencies=[requires(Scope.READ)])
 async def page(query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> SoftPromptPage:
     """List the soft prompts of your account by name, newest version first."""
     after = None if query.cursor is None else SoftPromptId(query.cursor)
@@ -119,20 +122,30 @@ async def page(query: Annotated[PageQuery, Query()], principal: PrincipalDep, pa
     return SoftPromptPage(data=found.data, next_cursor=found.data[-1].id if found.has_more else None)
 
 
-@router.get("/soft-prompts/{reference}", summary="Describe a soft prompt")
+@router.get("/soft-prompts/{reference}", summary="Describe a soft prompt", dependencies=[requires(Scope.READ)])
 async def describe(reference: str, principal: PrincipalDep, parts: PartsDep) -> SoftPromptInfo:
     """Describe `name@version`, or what `name` alone means: its promoted version, or the newest where none is."""
     return await parts.generation.call(DESCRIBE, _named(reference, principal))
 
 
-@router.get("/soft-prompts/{reference}/file", response_class=Response, summary="Read a soft prompt's file")
+@router.get(
+    "/soft-prompts/{reference}/file",
+    response_class=Response,
+    summary="Read a soft prompt's file",
+    dependencies=[requires(Scope.READ)],
+)
 async def read(reference: str, principal: PrincipalDep, parts: PartsDep) -> Response:
     """Return the file as it was kept: safetensors with the manifest in its metadata."""
     found = await parts.generation.call(READ, _named(reference, principal))
     return Response(found.content, media_type="application/octet-stream", headers=_saved_as(found.info, "safetensors"))
 
 
-@router.get("/soft-prompts/{reference}/peft", response_class=StreamingResponse, summary="Read it as a PEFT adapter")
+@router.get(
+    "/soft-prompts/{reference}/peft",
+    response_class=StreamingResponse,
+    summary="Read it as a PEFT adapter",
+    dependencies=[requires(Scope.READ)],
+)
 async def read_peft(reference: str, principal: PrincipalDep, parts: PartsDep) -> StreamingResponse:
     """Return a zip of the folder that `PeftModel.from_pretrained` reads.
 
@@ -143,13 +156,13 @@ async def read_peft(reference: str, principal: PrincipalDep, parts: PartsDep) ->
     return StreamingResponse(_zipped(found), media_type="application/zip", headers=_saved_as(found.info, "zip"))
 
 
-@router.post("/soft-prompts/{reference}/promote", summary="Promote a soft prompt")
+@router.post("/soft-prompts/{reference}/promote", summary="Promote a soft prompt", dependencies=[requires(Scope.DATA)])
 async def promote(reference: str, principal: PrincipalDep, parts: PartsDep) -> SoftPromptInfo:
     """Make the name alone mean `name@version`, from the next request on. Another version's promotion ends."""
     return await parts.generation.call(PROMOTE, PromoteRequest(account_id=principal.account_id, reference=reference))
 
 
-@router.post("/soft-prompts/compare", summary="Compare soft prompts")
+@router.post("/soft-prompts/compare", summary="Compare soft prompts", dependencies=[requires(Scope.READ)])
 async def compare_some(body: CompareBody, principal: PrincipalDep, parts: PartsDep) -> SoftPromptComparison:
     """Put 2 to 20 soft prompts beside the first: what they were made of, and how their jobs judged them.
 
@@ -159,7 +172,9 @@ async def compare_some(body: CompareBody, principal: PrincipalDep, parts: PartsD
     return compare(await asyncio.gather(*found))
 
 
-@router.delete("/soft-prompts/{reference}", status_code=204, summary="Delete a soft prompt")
+@router.delete(
+    "/soft-prompts/{reference}", status_code=204, summary="Delete a soft prompt", dependencies=[requires(Scope.DATA)]
+)
 async def delete(
     reference: str, query: Annotated[DeleteQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> None:

@@ -8,6 +8,7 @@ from hunmin_contracts import datasets
 from hunmin_contracts.ids import JobId
 from hunmin_contracts.page import Page
 from hunmin_contracts.schema import Schema
+from hunmin_contracts.tenancy import Scope
 from hunmin_contracts.tuning_jobs import (
     CANCEL,
     CREATE,
@@ -31,7 +32,7 @@ from hunmin_kit.web import HEARTBEAT_S, Client, EventStream
 from pydantic import Field
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.router import studio_router
@@ -73,7 +74,7 @@ class EventsQuery(Schema):
     after: int | None = Field(default=None, ge=0, lt=2**63)
 
 
-@router.post("/tuning/jobs", status_code=201, summary="Tune a soft prompt")
+@router.post("/tuning/jobs", status_code=201, summary="Tune a soft prompt", dependencies=[requires(Scope.TUNE)])
 async def create(body: CreateJobBody, principal: PrincipalDep, parts: PartsDep) -> JobInfo:
     """Put a job into the queue, if the dataset's report passes for it; else the answer says what is wrong with it.
 
@@ -82,7 +83,7 @@ async def create(body: CreateJobBody, principal: PrincipalDep, parts: PartsDep) 
     return await create_job(body, principal, parts)
 
 
-@router.get("/tuning/jobs", summary="List your tuning jobs")
+@router.get("/tuning/jobs", summary="List your tuning jobs", dependencies=[requires(Scope.READ)])
 async def page(query: Annotated[JobQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> JobPage:
     """List the jobs of your account, newest first."""
     after = None if query.cursor is None else JobId(query.cursor)
@@ -91,19 +92,19 @@ async def page(query: Annotated[JobQuery, Query()], principal: PrincipalDep, par
     return JobPage(data=found.data, next_cursor=found.data[-1].id if found.has_more else None)
 
 
-@router.get("/tuning/jobs/{job_id}", summary="Describe a tuning job")
+@router.get("/tuning/jobs/{job_id}", summary="Describe a tuning job", dependencies=[requires(Scope.READ)])
 async def describe(job_id: str, principal: PrincipalDep, parts: PartsDep) -> JobInfo:
     """Say how a job stands: its place in the queue, its step, what became of it."""
     return await parts.tuning.call(DESCRIBE, _named(job_id, principal))
 
 
-@router.post("/tuning/jobs/{job_id}/cancel", summary="Cancel a tuning job")
+@router.post("/tuning/jobs/{job_id}/cancel", summary="Cancel a tuning job", dependencies=[requires(Scope.TUNE)])
 async def cancel(job_id: str, principal: PrincipalDep, parts: PartsDep) -> JobInfo:
     """Cancel a job; one that has a process by now ends as soon as that is gone. One that has ended is a 409."""
     return await parts.tuning.call(CANCEL, _named(job_id, principal))
 
 
-@router.get("/tuning/jobs/{job_id}/metrics", summary="Read a tuning job's metrics")
+@router.get("/tuning/jobs/{job_id}/metrics", summary="Read a tuning job's metrics", dependencies=[requires(Scope.READ)])
 async def metrics(
     job_id: str, query: Annotated[MetricsQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> JobMetricsPage:
@@ -118,6 +119,7 @@ async def metrics(
     response_class=Response,
     responses={200: {"description": "Server-sent events", "content": {"text/event-stream": {}}}},
     summary="Follow a tuning job",
+    dependencies=[requires(Scope.READ)],
 )
 async def events(
     job_id: str,
@@ -136,7 +138,7 @@ async def events(
     return EventStream(_frames(parts.tuning, request), heartbeat_s=HEARTBEAT_S)
 
 
-@router.post("/tuning/preview", summary="Preview a template")
+@router.post("/tuning/preview", summary="Preview a template", dependencies=[requires(Scope.READ)])
 async def preview(body: PreviewQuestion, principal: PrincipalDep, parts: PartsDep) -> Preview:
     """Show rows as a job with this template would ask them: text, tokens, slots, the examples before them."""
     asked = {field: getattr(body, field) for field in PreviewQuestion.model_fields}

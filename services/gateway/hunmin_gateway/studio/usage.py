@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 from fastapi import Query
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.ids import ProjectId
 from hunmin_contracts.schema import Schema
+from hunmin_contracts.tenancy import Scope
 from hunmin_contracts.usage import UsagePage, UsageRow, UsageSum, UsageSummary
 from hunmin_kit.data import SessionDep
 from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter
 from starlette.responses import StreamingResponse
 
-from hunmin_gateway.authentication import PrincipalDep
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.router import studio_router
@@ -48,16 +50,18 @@ class UsageQuery(Schema):
 
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
     cursor: str | None = None
+    project: str | None = None
     since: Moment | None = None
     until: Moment | None = None
 
 
-@router.get("/usage", summary="List your usage")
+@router.get("/usage", summary="List your usage", dependencies=[requires(Scope.READ)])
 async def usage(query: Annotated[UsageQuery, Query()], principal: PrincipalDep, session: SessionDep) -> UsagePage:
     """List what the requests of your account used, newest first, started in `[since, until)`."""
     rows = await usage_page(
         session,
         principal.account_id,
+        project_id=visible(query.project, principal),
         limit=query.limit + 1,
         after=None if query.cursor is None else _position(query.cursor),
         since=query.since,
@@ -67,6 +71,16 @@ async def usage(query: Annotated[UsageQuery, Query()], principal: PrincipalDep, 
     has_more = len(rows) > query.limit
     rows_shown = [UsageRow.model_validate(row, from_attributes=True) for row in page]
     return UsagePage(data=rows_shown, next_cursor=_cursor(page[-1]) if has_more else None)
+
+
+def visible(project: str | None, principal: Principal) -> ProjectId | None:
+    """Return the project that a list is of, None for the whole account; a foreign one is NOT_FOUND."""
+    own = principal.visible_project_id
+    if project is None or project == own:
+        return own
+    if own is not None:
+        raise HunminError(ErrorCode.NOT_FOUND, f"There is no project {project}.", param="project")
+    return ProjectId(project)  # within the account: what is not there has no rows
 
 
 def _cursor(row: Usage) -> str:
@@ -88,20 +102,27 @@ def _position(cursor: str) -> Position:
 class SummaryQuery(Schema):
     """Which rows of usage to add up, and by what. Times have an offset; without `since` the last 30 days are taken."""
 
-    by: Annotated[list[Grouping], Field(min_length=1, max_length=3), Query()] = ["day", "key", "model"]
+    by: Annotated[list[Grouping], Field(min_length=1, max_length=4), Query()] = ["day", "key", "model"]
+    project: str | None = None
     since: Moment | None = None
     until: Moment | None = None
 
 
-@router.get("/usage/summary", summary="Add up your usage")
+@router.get("/usage/summary", summary="Add up your usage", dependencies=[requires(Scope.READ)])
 async def summary(
     query: Annotated[SummaryQuery, Query()], principal: PrincipalDep, session: SessionDep
 ) -> UsageSummary:
-    """Add up what the requests of your account used, started in `[since, until)`, by UTC day, key and model."""
+    """Add up what your account's requests used, started in `[since, until)`, by UTC day, project, key and model."""
     until = query.until or datetime.now(UTC)
     since = query.since or max(until, _EPOCH) - timedelta(days=DEFAULT_DAYS)
     rows = await usage_sums(
-        session, principal.account_id, by=frozenset(query.by), since=since, until=until, limit=MAX_GROUPS + 1
+        session,
+        principal.account_id,
+        project_id=visible(query.project, principal),
+        by=frozenset(query.by),
+        since=since,
+        until=until,
+        limit=MAX_GROUPS + 1,
     )
     if len(rows) > MAX_GROUPS:
         raise HunminError(
@@ -116,11 +137,14 @@ async def summary(
 class TableQuery(Schema):
     """Which rows of usage to export. Times have an offset, as in `2026-01-31T00:00:00Z`."""
 
+    project: str | None = None
     since: Moment | None = None
     until: Moment | None = None
 
 
-@router.get("/usage.csv", response_class=StreamingResponse, summary="Export your usage")
+@router.get(
+    "/usage.csv", response_class=StreamingResponse, summary="Export your usage", dependencies=[requires(Scope.READ)]
+)
 async def table(query: Annotated[TableQuery, Query()], principal: PrincipalDep, parts: PartsDep) -> StreamingResponse:
     """Export what the requests of your account used, newest first, as comma-separated values with a row of names."""
     # The first page is read before the status is sent, so that a database that is away is an error.
@@ -137,7 +161,13 @@ async def _pages(query: TableQuery, principal: Principal, parts: Parts) -> Async
     while not is_last:
         async with parts.database.session() as session:
             rows = await usage_page(
-                session, principal.account_id, limit=_TABLE_PAGE, after=after, since=query.since, until=query.until
+                session,
+                principal.account_id,
+                project_id=visible(query.project, principal),
+                limit=_TABLE_PAGE,
+                after=after,
+                since=query.since,
+                until=query.until,
             )
         is_last = len(rows) < _TABLE_PAGE
         if rows:

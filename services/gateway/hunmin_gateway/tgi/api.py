@@ -10,11 +10,12 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import MODELS, GenerateRequest, ModelInfo
 from hunmin_contracts.schema import Empty
 from hunmin_contracts.soft_prompts import DESCRIBE, SoftPromptRequest
+from hunmin_contracts.tenancy import Scope
 from hunmin_kit.web import EventStream, current_request_id
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from hunmin_gateway.authentication import BEARER, KeyedRoute, PrincipalDep
+from hunmin_gateway.authentication import KeyedRoute, PrincipalDep, requires
 from hunmin_gateway.exchange import Exchange
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.pipeline import Pipeline
@@ -42,13 +43,12 @@ def _url_model(request: Request) -> str | None:
 
 UrlModel = Annotated[str | None, Depends(_url_model)]  # None: the URL serves the default model
 _NAMED = [Depends(_checked_name)]
-_KEYED = [Depends(BEARER)]
-router = APIRouter(tags=["TGI"], route_class=KeyedRoute, dependencies=_KEYED, responses=_ERRORS)
+router = APIRouter(tags=["TGI"], route_class=KeyedRoute, responses=_ERRORS)
 named = APIRouter(
     prefix="/models/{name:path}",
     tags=["TGI"],
     route_class=KeyedRoute,
-    dependencies=_KEYED + _NAMED,
+    dependencies=_NAMED,
     responses=_ERRORS,
 )
 health_router = APIRouter(tags=["TGI"], responses=_ERRORS)
@@ -69,24 +69,38 @@ class Info(BaseModel):
     version: str
 
 
-@router.post("/generate", response_model=Answer, summary="Generate a text")
-@named.post("/generate", response_model=Answer, summary="Generate a text by that model")
+@router.post("/generate", response_model=Answer, summary="Generate a text", dependencies=[requires(Scope.GENERATE)])
+@named.post(
+    "/generate", response_model=Answer, summary="Generate a text by that model", dependencies=[requires(Scope.GENERATE)]
+)
 async def generate(body: GenerateBody, principal: PrincipalDep, parts: PartsDep, name: UrlModel) -> Response:
     """Continue `inputs`."""
     ask = Ask.of(body, await _model(body, name, principal, parts), is_streamed=False)
     return _whole(await _answer("/generate", ask, principal, parts), is_list=False)
 
 
-@router.post("/generate_stream", response_model=StreamPiece, responses=_STREAM, summary="Stream a text")
-@named.post("/generate_stream", response_model=StreamPiece, responses=_STREAM, summary="Stream a text by that model")
+@router.post(
+    "/generate_stream",
+    response_model=StreamPiece,
+    responses=_STREAM,
+    summary="Stream a text",
+    dependencies=[requires(Scope.GENERATE)],
+)
+@named.post(
+    "/generate_stream",
+    response_model=StreamPiece,
+    responses=_STREAM,
+    summary="Stream a text by that model",
+    dependencies=[requires(Scope.GENERATE)],
+)
 async def generate_stream(body: GenerateBody, principal: PrincipalDep, parts: PartsDep, name: UrlModel) -> Response:
     """Continue `inputs`, an event for each token."""
     ask = Ask.of(body, await _model(body, name, principal, parts), is_streamed=True)
     return _streamed("/generate_stream", ask, principal, parts)
 
 
-@router.get("/info", summary="Describe the default model")
-@named.get("/info", summary="Describe a model")
+@router.get("/info", summary="Describe the default model", dependencies=[requires(Scope.READ)])
+@named.get("/info", summary="Describe a model", dependencies=[requires(Scope.READ)])
 async def info(parts: PartsDep, name: UrlModel) -> Info:
     """Describe the model that the URL serves."""
     model = await _base_model(name or parts.tgi_model, parts)
@@ -108,8 +122,20 @@ async def health(parts: PartsDep, name: UrlModel) -> Response:
 
 
 # The last one: the pattern of its path matches those above too.
-@router.post("/", response_model=list[Answer], responses=_STREAM, summary="Generate a text, or stream it")
-@named.post("", response_model=list[Answer], responses=_STREAM, summary="Generate or stream a text by that model")
+@router.post(
+    "/",
+    response_model=list[Answer],
+    responses=_STREAM,
+    summary="Generate a text, or stream it",
+    dependencies=[requires(Scope.GENERATE)],
+)
+@named.post(
+    "",
+    response_model=list[Answer],
+    responses=_STREAM,
+    summary="Generate or stream a text by that model",
+    dependencies=[requires(Scope.GENERATE)],
+)
 async def root(body: RootBody, principal: PrincipalDep, parts: PartsDep, name: UrlModel) -> Response:
     """Continue `inputs`: an answer in a list, or with `stream=true` an event for each token."""
     ask = Ask.of(body, await _model(body, name, principal, parts), is_streamed=bool(body.stream))

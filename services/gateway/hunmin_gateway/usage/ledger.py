@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import structlog
-from hunmin_contracts.ids import AccountId
+from hunmin_contracts.ids import AccountId, ProjectId
 from hunmin_kit.data import Database, LastingWrites
 from hunmin_kit.data.writing import PATIENCE_S
 from sqlalchemy import literal, select, tuple_
@@ -52,13 +52,19 @@ async def usage_page(
     session: AsyncSession,
     account_id: AccountId,
     *,
+    project_id: ProjectId | None,
     limit: int,
     after: Position | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[Usage]:
-    """Return at most `limit` rows of the account, newest first, started in `[since, until)`, below `after`."""
+    """Return at most `limit` rows, newest first, started in `[since, until)`, below `after`.
+
+    They are of one project of the account, or with None of all of it.
+    """
     query = select(Usage).where(Usage.account_id == account_id)
+    if project_id is not None:
+        query = query.where(Usage.project_id == project_id)
     if since is not None:
         query = query.where(Usage.started_at >= since)
     if until is not None:

@@ -89,6 +89,7 @@ def _record(calls: Sequence[MeteredCall]) -> UsageRecord:
         id=UsageId(first.usage_id),
         request_id=RequestId(first.request_id),
         account_id=AccountId(first.account_id),
+        project_id=None,
         key_id=ApiKeyId(first.key_id),
         model=first.model,
         endpoint=first.endpoint,

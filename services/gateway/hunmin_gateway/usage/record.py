@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hunmin_contracts.errors import ErrorCode
-from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId, UsageId
+from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId, RequestId, UsageId
 from hunmin_contracts.usage import Outcome
 
 
@@ -15,6 +15,7 @@ class UsageRecord:
     id: UsageId
     request_id: RequestId
     account_id: AccountId
+    project_id: ProjectId | None  # None: that of the key
     key_id: ApiKeyId
     model: str
     endpoint: str

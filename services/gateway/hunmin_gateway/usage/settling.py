@@ -10,13 +10,15 @@ from sqlalchemy import text
 from hunmin_gateway.quotas.amounts import Amounts
 from hunmin_gateway.usage.record import UsageRecord
 
-_NAMES = [field.name for field in fields(UsageRecord)]
+_VALUES = {field.name: f":{field.name}" for field in fields(UsageRecord)} | {
+    "project_id": "coalesce(CAST(:project_id AS text), (SELECT project_id FROM api_keys WHERE api_keys.id = :key_id))"
+}
 
 # The row's id is the key: who writes it a second time writes nothing, and settles nothing. What a sweep gave back is
 # not given back again, but what was used counts all the same, in the minute and the month in which the request began.
 SETTLE = text(f"""
 WITH written AS (
-    INSERT INTO usage ({", ".join(_NAMES)}) VALUES ({", ".join(f":{name}" for name in _NAMES)})
+    INSERT INTO usage ({", ".join(_VALUES)}) VALUES ({", ".join(_VALUES.values())})
     ON CONFLICT DO NOTHING RETURNING id
 ), freed AS (
     DELETE FROM quota_reservations AS held USING written WHERE held.usage_id = written.id

@@ -4,32 +4,37 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from hunmin_contracts.ids import AccountId
+from hunmin_contracts.ids import AccountId, ProjectId
 from hunmin_contracts.usage import Outcome
 from sqlalchemy import ColumnElement, Date, RowMapping, cast, func, literal_column, null, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.tables import Usage
 
-Grouping = Literal["day", "key", "model"]
+Grouping = Literal["day", "project", "key", "model"]
 
 
 async def usage_sums(
     session: AsyncSession,
     account_id: AccountId,
     *,
+    project_id: ProjectId | None,
     by: frozenset[Grouping],
     since: datetime,
     until: datetime,
     limit: int,
 ) -> Sequence[RowMapping]:
-    """Return the sums of what was started in `[since, until)`, at most `limit`, with the fields of UsageSum."""
+    """Return the sums of what was started in `[since, until)`, at most `limit`, with the fields of UsageSum.
+
+    They are of one project, or with None of the whole account.
+    """
     dimensions: dict[Grouping, ColumnElement[Any]] = {
         "day": cast(func.timezone(literal_column("'UTC'"), Usage.started_at), Date),
+        "project": Usage.project_id.expression,
         "key": Usage.key_id.expression,
         "model": Usage.model.expression,
     }
-    names = {"day": "day", "key": "key_id", "model": "model"}
+    names = {"day": "day", "project": "project_id", "key": "key_id", "model": "model"}
     outcomes = [
         func.count().filter(Usage.status == outcome).label(outcome)
         for outcome in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
@@ -40,6 +45,7 @@ async def usage_sums(
     ]
     grouped = [dimension for name, dimension in dimensions.items() if name in by]
     order = [dimension.desc() if name == "day" else dimension for name, dimension in dimensions.items() if name in by]
+    in_project = () if project_id is None else (Usage.project_id == project_id,)
     found = await session.execute(
         select(
             *((dimension if name in by else null()).label(names[name]) for name, dimension in dimensions.items()),
@@ -47,7 +53,7 @@ async def usage_sums(
             *outcomes,
             *counts,
         )
-        .where(Usage.account_id == account_id, Usage.started_at >= since, Usage.started_at < until)
+        .where(Usage.account_id == account_id, Usage.started_at >= since, Usage.started_at < until, *in_project)
         .group_by(*grouped)
         .order_by(*order)
         .limit(limit)

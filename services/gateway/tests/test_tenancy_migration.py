@@ -1,0 +1,81 @@
+"""What there was before projects is in default projects, and the previous release goes on working beside this one."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import hunmin_gateway.migrations
+import pytest
+from hunmin_kit.data import Database
+from hunmin_kit.data.migrations import Chain
+from hunmin_kit.testing.postgres import fresh_database
+from opentelemetry.trace import NoOpTracer
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+# The statements of the release before.
+ACCOUNT = "INSERT INTO accounts (id, name) VALUES ('acct_{0}', 'account {0}')"
+KEY = "INSERT INTO api_keys (id, account_id, name, prefix, digest) VALUES ('key_{0}', 'acct_{0}', 'k', 'h', '\\x0{0}')"
+USAGE = (
+    "INSERT INTO usage (id, request_id, account_id, key_id, model, endpoint, prompt_tokens, completion_tokens, status, "
+    "started_at, duration_s) VALUES ('use_{0}', 'r', 'acct_{0}', 'key_{0}', 'm', 'e', 1, 1, 'succeeded', now(), 1)"
+)
+
+
+@pytest.fixture
+async def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """A database as the release before left it."""
+    versions = Path(hunmin_gateway.migrations.__file__).parent / "versions"
+    (tmp_path / "migrations_before" / "versions").mkdir(parents=True)
+    for revision in ("0001", "0002", "0003", "0004"):
+        (found,) = versions.glob(f"{revision}_*.py")
+        shutil.copy(found, tmp_path / "migrations_before" / "versions")
+    (tmp_path / "migrations_before" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    async with fresh_database() as url:
+        await Chain("gateway", "migrations_before").upgrade(url)
+        yield url
+
+
+async def fetch(url: str, *statements: str) -> list[tuple]:
+    """Run statements in one transaction; return what the last one finds."""
+    database = Database(url, schema="gateway", tracer=NoOpTracer())
+    try:
+        async with database.session() as session:
+            for statement in statements:
+                found = await session.execute(text(statement))
+            return [tuple(row) for row in found] if found.returns_rows else []
+    finally:
+        await database.close()
+
+
+async def test_what_there_was_is_in_a_default_project(before: str) -> None:
+    await fetch(before, *(statement.format(1) for statement in (ACCOUNT, KEY, USAGE)), ACCOUNT.format(2))
+    await Chain("gateway", "hunmin_gateway.migrations").upgrade(before)
+    projects = await fetch(before, "SELECT account_id, name, is_default, archived_at, id FROM projects ORDER BY 1")
+    assert [row[:4] for row in projects] == [(f"acct_{number}", "default", True, None) for number in (1, 2)]
+    assert await fetch(before, "SELECT project_id, kind, scopes, is_account_wide, created_by FROM api_keys") == [
+        (projects[0][4], "service", ["read", "generate", "gradients", "tune", "data"], False, None)
+    ]
+    assert await fetch(before, "SELECT project_id FROM usage") == [(projects[0][4],)]
+
+
+async def test_the_release_before_still_makes_keys_and_writes_usage(before: str) -> None:
+    await Chain("gateway", "hunmin_gateway.migrations").upgrade(before)
+    await fetch(before, *(statement.format(3) for statement in (ACCOUNT, KEY, USAGE)))
+    found = await fetch(
+        before,
+        "SELECT projects.is_default, projects.account_id, usage.project_id = projects.id "
+        "FROM api_keys JOIN projects ON projects.id = api_keys.project_id JOIN usage ON usage.key_id = api_keys.id",
+    )
+    assert found == [(True, "acct_3", True)]
+
+
+@pytest.mark.parametrize("change", ["UPDATE audit_entries SET action = 'x'", "DELETE FROM audit_entries"])
+async def test_nobody_changes_the_audit(before: str, change: str) -> None:
+    await Chain("gateway", "hunmin_gateway.migrations").upgrade(before)
+    entry = "INSERT INTO audit_entries (id, actor_kind, action, subject_id) VALUES ('aud_1', 'cli', 'key.made', 'k')"
+    await fetch(before, entry)
+    with pytest.raises(DBAPIError, match="append-only"):
+        await fetch(before, change)
+    assert await fetch(before, "SELECT action FROM audit_entries") == [("key.made",)]
