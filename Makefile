@@ -11,7 +11,7 @@ SOURCES := libs services training e2e
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
+.PHONY: help setup run demo key test test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ bench-engine: setup ## generation throughput beside transformers' generate
 
 bench-gradients: setup ## input gradients beside plain local autograd
 	@$(BIN)/python e2e/bench/gradients.py
+
+bench-gateway: setup ## what authentication, quota and ledger cost, beside a bare FastAPI echo
+	@$(BIN)/python e2e/bench/gateway.py
 
 bench-start: setup ## how long a second start takes, beside the import of torch alone
 	@$(BIN)/python e2e/bench/start.py

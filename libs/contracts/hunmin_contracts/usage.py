@@ -27,7 +27,11 @@ class CallOrigin(Schema):
 
 
 class UsageRow(Schema):
-    """What one request used. `backward_tokens`: positions that a backward pass went through."""
+    """What one request used. `backward_tokens`: positions that a backward pass went through.
+
+    One that `is_correction` adds to the row of the same request, which was cut: what the engine had computed for it
+    before it knew.
+    """
 
     request_id: RequestId
     project_id: ProjectId | None  # null: of a key that is gone, by a gateway that was lost
@@ -41,6 +45,7 @@ class UsageRow(Schema):
     error_code: ErrorCode | None
     started_at: datetime
     duration_s: float
+    is_correction: bool = False
 
 
 class UsagePage(Page[UsageRow]):

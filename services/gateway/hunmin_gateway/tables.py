@@ -180,6 +180,12 @@ class Usage(Table):
     error_code: Mapped[str | None]
     started_at: Mapped[datetime]
     duration_s: Mapped[float]  # from the acceptance of the request to the end of its answer
+    corrects: Mapped[str | None] = mapped_column(unique=True)  # the row that this one adds to
+
+    @property
+    def is_correction(self) -> bool:
+        """Whether it is no request of its own."""
+        return self.corrects is not None
 
 
 class QuotaLimit(Table):

@@ -112,17 +112,59 @@ async def test_exchange_that_may_still_run_is_left_to_its_gateway(two: Two) -> N
     assert await two.fetch("SELECT 1 FROM usage") == []
 
 
-async def test_exchange_that_its_gateway_settled_is_not_settled_again(two: Two) -> None:
+async def settled(two: Two, status: str) -> None:
+    """Let a gateway have settled an exchange, for which a limit of tokens had room."""
     await two.fetch(
         "INSERT INTO usage (id, request_id, account_id, key_id, model, endpoint, prompt_tokens, completion_tokens, "
-        "status, started_at, duration_s) "
-        "VALUES ('use_1', 'r', 'a', 'k', 'm', 'e', 5, 6, 'cancelled', now(), 1) RETURNING 1"
+        f"status, started_at, duration_s) VALUES ('use_1', 'r', 'a', 'k', 'm', 'e', 5, 6, '{status}', now(), 1) "
+        "RETURNING 1"
     )
+    held = "('use_1', 'limit_1', 'tokens_per_month', '2026-11-01', 30, now(), now())"
+    if status == "cancelled":
+        await two.fetch(
+            "INSERT INTO quota_reservations (usage_id, limit_id, name, begins_at, amount, expires_at, swept_at) "
+            f"VALUES {held} RETURNING 1"
+        )
+    await two.fetch(
+        "INSERT INTO quota_counters (limit_id, begins_at, used, reserved) VALUES ('limit_1', '2026-11-01', 11, 0) "
+        "RETURNING 1"
+    )
+
+
+async def test_exchange_that_its_gateway_settled_is_not_settled_again(two: Two) -> None:
+    await settled(two, "succeeded")
     await two.tell(metered())
     await two.until("SELECT 1 FROM metered_calls", 1)
     await asyncio.sleep(LOST_AFTER_S + 0.1)
     assert await two.lost.settle() == 0
     assert await two.fetch("SELECT completion_tokens FROM usage") == [(6,)]
+    assert await two.fetch("SELECT 1 FROM metered_calls") == []
+
+
+async def test_what_the_engine_computed_before_it_knew_of_a_cut_is_added_once(two: Two) -> None:
+    await settled(two, "cancelled")
+    await two.tell(metered(completion_tokens=9, outcome="cancelled"))
+    await two.until("SELECT 1 FROM metered_calls", 1)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    await asyncio.gather(*(two.lost.settle() for _ in range(3)))
+    rows = "SELECT id, corrects, request_id, prompt_tokens, completion_tokens, status FROM usage ORDER BY id"
+    assert await two.fetch(rows) == [
+        ("use_1", None, "r", 5, 6, "cancelled"),
+        ("use_1_c", "use_1", "r", 0, 3, "cancelled"),
+    ]
+    assert await two.fetch("SELECT used, reserved FROM quota_counters") == [(14, 0)]
+    assert await two.fetch("SELECT 1 FROM metered_calls") == []
+
+
+async def test_cut_exchange_of_which_the_engine_tells_the_same_needs_no_correction(two: Two) -> None:
+    await settled(two, "cancelled")
+    await two.tell(metered(prompt_tokens=2, completion_tokens=2), metered(prompt_tokens=3, completion_tokens=4))
+    await two.until("SELECT 1 FROM metered_calls", 2)
+    assert await two.lost.settle() == 0  # the last of its calls may be yet to come
+    await two.until("SELECT 1 FROM metered_calls", 2)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    assert await two.lost.settle() == 0
+    assert await two.fetch("SELECT id FROM usage") == [("use_1",)]
     assert await two.fetch("SELECT 1 FROM metered_calls") == []
 
 

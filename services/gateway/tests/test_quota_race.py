@@ -201,7 +201,8 @@ async def settled(gateways: Gateways, account_id: str) -> None:
 
 
 RESERVATIONS = """
-SELECT count(*) FROM quota_reservations JOIN quota_limits ON quota_limits.id = limit_id WHERE account_id = :account_id
+SELECT count(*) FROM quota_reservations JOIN quota_limits ON quota_limits.id = limit_id
+WHERE account_id = :account_id AND swept_at IS NULL
 """
 TAKEN = """
 SELECT name, value, coalesce(sum(used), 0)::bigint AS used, coalesce(sum(reserved), 0)::bigint AS reserved

@@ -1,7 +1,8 @@
-"""Settles the exchanges of gateways that were lost, by what generation told of their calls.
+"""Holds the ledger against what generation told of the calls of each exchange.
 
-A gateway settles its own. One that was killed leaves no row of usage; when that has been missing for so long that
-nobody can be about to write it, it is written here, from the events of the exchange's calls.
+A gateway settles its own exchanges. One that was killed leaves no row of usage; when that has been missing for so long
+that nobody can be about to write it, it is written here, from the events of the exchange's calls. And where a client
+left, the engine goes on until it hears of it: what it computed meanwhile is added by a row that corrects the first.
 """
 
 import asyncio
@@ -11,10 +12,10 @@ from datetime import datetime, timedelta
 import structlog
 from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.events import Envelope, UsageMetered
-from hunmin_contracts.ids import AccountId, ApiKeyId, RequestId, UsageId
+from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId, RequestId, UsageId
 from hunmin_contracts.usage import Outcome
 from hunmin_kit.data import Database
-from sqlalchemy import ColumnElement, Interval, cast, delete, func, insert, literal, select
+from sqlalchemy import ColumnElement, Interval, Row, cast, delete, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.tables import MeteredCall, Usage
@@ -23,6 +24,7 @@ from hunmin_gateway.usage.record import UsageRecord
 
 _QUIET_S = 60.0  # since the last event of an exchange: those of its other calls come with it
 _AT_ONCE = 100
+_COUNTS = ("prompt_tokens", "completion_tokens", "backward_tokens")
 _log = structlog.get_logger()
 
 
@@ -53,10 +55,18 @@ class LostExchanges:
                 _log.error("usage.lost.not_settled", exc_info=error)
 
     async def settle(self) -> int:
-        """Forget the calls of exchanges that are settled, and settle those that are lost; return how many they were."""
+        """Forget the calls of exchanges that are settled, correct those that were cut, and settle those that are lost;
+        return how many these were."""
         async with self._database.session() as session:
-            await session.execute(delete(MeteredCall).where(MeteredCall.usage_id.in_(select(Usage.id))))
+            final = select(Usage.id).where(Usage.status != Outcome.CANCELLED)
+            await session.execute(delete(MeteredCall).where(MeteredCall.usage_id.in_(final)))
+            cut = await self._cut(session)
             lost = await self._lost(session)
+        for row, *untold in cut:
+            if any(untold):
+                await self._ledger.settle(_correction(row, *untold))
+            async with self._database.session() as session:
+                await session.execute(delete(MeteredCall).where(MeteredCall.usage_id == row.id))
         for usage_id in lost:
             async with self._database.session() as session:
                 calls = (await session.scalars(select(MeteredCall).where(MeteredCall.usage_id == usage_id))).all()
@@ -66,15 +76,49 @@ class LostExchanges:
                 _log.warning("usage.exchange.lost", usage_id=usage_id, request_id=record.request_id, calls=len(calls))
         return len(lost)
 
+    async def _cut(self, session: AsyncSession) -> Sequence[Row[tuple[Usage, int, int, int]]]:
+        """Return the rows of exchanges that were cut and are told of, each with what it lacks of all three counts."""
+        told = (
+            select(MeteredCall.usage_id, *(func.sum(getattr(MeteredCall, name)).label(name) for name in _COUNTS))
+            .group_by(MeteredCall.usage_id)
+            .having(func.max(MeteredCall.noted_at) < func.clock_timestamp() - _seconds(self._quiet_s))
+            .subquery()
+        )
+        lacking = [told.c[name] - getattr(Usage, name) for name in _COUNTS]
+        cut = select(Usage, *lacking).join(told, told.c.usage_id == Usage.id)
+        return (await session.execute(cut.where(Usage.status == Outcome.CANCELLED).limit(_AT_ONCE))).all()
+
     async def _lost(self, session: AsyncSession) -> Sequence[str]:
         now = func.clock_timestamp()
         lost = (
             select(MeteredCall.usage_id)
+            .where(~select(Usage.id).where(Usage.id == MeteredCall.usage_id).exists())
             .group_by(MeteredCall.usage_id)
             .having(func.min(MeteredCall.started_at) < now - _seconds(self._lost_after_s))
             .having(func.max(MeteredCall.noted_at) < now - _seconds(self._quiet_s))
         )
         return (await session.scalars(lost.limit(_AT_ONCE))).all()
+
+
+def _correction(row: Usage, prompt_tokens: int, completion_tokens: int, backward_tokens: int) -> UsageRecord:
+    """Return the row that adds these to `row`. Its id is always the same, so that it is written once."""
+    return UsageRecord(
+        id=UsageId(f"{row.id}_c"),
+        request_id=RequestId(row.request_id),
+        account_id=AccountId(row.account_id),
+        project_id=None if row.project_id is None else ProjectId(row.project_id),
+        key_id=ApiKeyId(row.key_id),
+        model=row.model,
+        endpoint=row.endpoint,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        backward_tokens=backward_tokens,
+        status=Outcome.CANCELLED,
+        error_code=None,
+        started_at=row.started_at,
+        duration_s=0.0,
+        corrects=UsageId(row.id),
+    )
 
 
 def _record(calls: Sequence[MeteredCall]) -> UsageRecord:

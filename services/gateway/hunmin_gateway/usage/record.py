@@ -26,3 +26,4 @@ class UsageRecord:
     error_code: ErrorCode | None
     started_at: datetime
     duration_s: float
+    corrects: UsageId | None = None  # the row that this one adds to, since the engine has told more than was known then

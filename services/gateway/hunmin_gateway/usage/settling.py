@@ -16,20 +16,29 @@ _VALUES = {field.name: f":{field.name}" for field in fields(UsageRecord)} | {
 
 # The row's id is the key: who writes it a second time writes nothing, and settles nothing. What a sweep gave back is
 # not given back again, but what was used counts all the same, in the minute and the month in which the request began.
+# What is held for a request that was cut is kept as if it were swept: the engine may tell more of it, and that counts
+# there too (usage/lost.py).
 SETTLE = text(f"""
 WITH written AS (
     INSERT INTO usage ({", ".join(_VALUES)}) VALUES ({", ".join(_VALUES.values())})
-    ON CONFLICT DO NOTHING RETURNING id
-), freed AS (
-    DELETE FROM quota_reservations AS held USING written WHERE held.usage_id = written.id
-    RETURNING held.limit_id, held.begins_at, held.name,
-              CASE WHEN held.swept_at IS NULL THEN held.amount ELSE 0 END AS amount
+    ON CONFLICT DO NOTHING RETURNING coalesce(corrects, id) AS id, status <> 'cancelled' AS is_final
+), held AS (
+    SELECT held.usage_id, held.limit_id, held.begins_at, held.name, written.is_final,
+           CASE WHEN held.swept_at IS NULL THEN held.amount ELSE 0 END AS amount
+    FROM quota_reservations AS held JOIN written ON held.usage_id = written.id
+    FOR UPDATE OF held
+), deleted AS (
+    DELETE FROM quota_reservations AS gone USING held
+    WHERE held.is_final AND gone.usage_id = held.usage_id AND gone.limit_id = held.limit_id
+), kept AS (
+    UPDATE quota_reservations AS swept SET swept_at = coalesce(swept.swept_at, statement_timestamp()) FROM held
+    WHERE NOT held.is_final AND swept.usage_id = held.usage_id AND swept.limit_id = held.limit_id
 ), settled AS (
-    SELECT counter.limit_id, counter.begins_at, freed.amount, coalesce(spent.amount, 0) AS spent
-    FROM freed
-    JOIN quota_counters AS counter ON counter.limit_id = freed.limit_id AND counter.begins_at = freed.begins_at
+    SELECT counter.limit_id, counter.begins_at, held.amount, coalesce(spent.amount, 0) AS spent
+    FROM held
+    JOIN quota_counters AS counter ON counter.limit_id = held.limit_id AND counter.begins_at = held.begins_at
     LEFT JOIN unnest(CAST(:spent_names AS text[]), CAST(:spent_amounts AS bigint[])) AS spent (name, amount)
-              ON spent.name = freed.name
+              ON spent.name = held.name
     ORDER BY counter.limit_id, counter.begins_at
     FOR UPDATE OF counter
 )
@@ -40,12 +49,12 @@ FROM settled WHERE counter.limit_id = settled.limit_id AND counter.begins_at = s
 
 
 def settling(record: UsageRecord) -> Mapping[str, Any]:
-    """Return what SETTLE is given: a failed request costs nothing, not even the request."""
+    """Return what SETTLE is given: a failed request costs nothing, not even the request, and a correction is none."""
     spent = (
         Amounts()
         if record.status is Outcome.FAILED
         else Amounts(
-            requests=1,
+            requests=0 if record.corrects is not None else 1,
             tokens=record.prompt_tokens + record.completion_tokens,
             backward_tokens=record.backward_tokens,
         )

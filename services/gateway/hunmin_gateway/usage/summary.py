@@ -35,8 +35,9 @@ async def usage_sums(
         "model": Usage.model.expression,
     }
     names = {"day": "day", "project": "project_id", "key": "key_id", "model": "model"}
+    is_request = Usage.corrects.is_(None)
     outcomes = [
-        func.count().filter(Usage.status == outcome).label(outcome)
+        func.count().filter(is_request, Usage.status == outcome).label(outcome)
         for outcome in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
     ]
     counts = [
@@ -49,7 +50,7 @@ async def usage_sums(
     found = await session.execute(
         select(
             *((dimension if name in by else null()).label(names[name]) for name, dimension in dimensions.items()),
-            func.count().label("requests"),
+            func.count().filter(is_request).label("requests"),
             *outcomes,
             *counts,
         )
