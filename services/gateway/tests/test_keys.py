@@ -35,7 +35,7 @@ class TestAuthentication:
         assert (await studio.http.get("/v1/models")).status_code == 200
         async with studio.parts.database.session() as session:
             ring = KeyRing(session, pepper=studio.parts.pepper)
-            (info,) = [key for key in await ring.list() if key.prefix == visible_prefix(studio.key)]
+            (info,) = [key.info for key in await ring.list() if key.info.prefix == visible_prefix(studio.key)]
             await ring.revoke(ApiKeyId(info.id))
         assert "was revoked" in await refusal(studio, studio.key)
 

@@ -19,7 +19,7 @@ from hunmin_kit.run.hosting import hosted
 from hunmin_kit.run.plan import plan
 from hunmin_kit.run.settings import service_prefix
 
-from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyInfo, KeyRing
+from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, OwnedKey
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import parts_of_app
 from hunmin_gateway.service import SERVICE
@@ -67,12 +67,13 @@ _COLUMNS = "{:<28} {:<12} {:<16} {:<10} {:<16} {:<16} {}"
 _HEAD = _COLUMNS.format("ID", "ACCOUNT", "NAME", "KEY", "CREATED", "LAST USED", "STATE")
 
 
-def _line(key: KeyInfo) -> str:
+def _line(owned: OwnedKey) -> str:
+    key = owned.info
     state = f"revoked {_moment(key.revoked_at)}" if key.revoked_at else "valid"
     if key.expires_at and not key.revoked_at:
         state = f"valid until {_moment(key.expires_at)}"
     used = _moment(key.last_used_at)
-    return _COLUMNS.format(key.id, key.account, key.name, f"{key.prefix}…", _moment(key.created_at), used, state)
+    return _COLUMNS.format(key.id, owned.account, key.name, f"{key.prefix}…", _moment(key.created_at), used, state)
 
 
 def _moment(when: datetime | None) -> str:

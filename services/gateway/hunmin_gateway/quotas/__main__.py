@@ -19,10 +19,8 @@ from hunmin_kit.run.plan import plan
 from hunmin_kit.run.settings import service_prefix
 
 from hunmin_gateway.parts import parts_of_app
-from hunmin_gateway.quotas.limits import AccountQuota, Limits
+from hunmin_gateway.quotas.limits import LARGEST, AccountQuota, Limits
 from hunmin_gateway.service import SERVICE
-
-_LARGEST = 2**62  # of a value: a counter holds it, and what is taken beside it
 
 
 def main() -> None:
@@ -84,8 +82,8 @@ def _line(listed: AccountQuota) -> str:
 
 def _value(text: str) -> int:
     value = int(text)
-    if not 0 <= value <= _LARGEST:
-        raise argparse.ArgumentTypeError(f"must be from 0 to {_LARGEST}")
+    if not 0 <= value <= LARGEST:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {LARGEST}")
     return value
 
 
