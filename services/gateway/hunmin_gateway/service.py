@@ -30,7 +30,7 @@ _SETTLE_EVERY_S = 30.0
 
 def _a_key(value: SecretStr) -> SecretStr:
     if not is_well_formed(value.get_secret_value()):
-        raise PydanticCustomError("key", "not an API key; make one with `python -m hunmin_gateway.keys new`")
+        raise PydanticCustomError("key", "not an API key; make one with `hunmin keys new`")
     return value
 
 

@@ -16,7 +16,7 @@ from hunmin_gateway.audit.audit import STARTING, Audit
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing
 from hunmin_gateway.keys.text import visible_prefix
 
-ANOTHER_KEY = "make key, or python -m hunmin_gateway.keys create NAME"
+ANOTHER_KEY = "make key, or hunmin keys create NAME"
 
 
 class Welcome:

@@ -10,8 +10,11 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.tenancy import KeyKind, Role
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
+from hunmin_gateway.service import SERVICE
 from hunmin_gateway.tenancy.principals import principal_of
 from hunmin_kit.identity import Identity
+from hunmin_kit.testing import running
+from hunmin_kit.testing.postgres import fresh_database
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -86,6 +89,47 @@ class TestLimits:
         await send(
             studio, operator, "PUT", "/accounts/acct_none/limits", 404, json={"name": "tokens_per_month", "value": 1}
         )
+
+
+class TestCommand:
+    async def test_makes_suspends_and_renames_accounts_and_an_operator_s_key(self, neighbours, hunmin, tmp_path):
+        async with fresh_database() as database:
+            env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
+            async with running(SERVICE, *neighbours, env=env, network=True) as up:
+                made = await hunmin(["accounts", "create", "팀"], env)
+                with pytest.raises(HunminError, match="already"):
+                    await hunmin(["accounts", "create", "팀"], env)
+                with pytest.raises(HunminError, match="no account 'none'"):
+                    await hunmin(["accounts", "suspend", "none"], env)
+                key = (await hunmin(["keys", "create", "k", "--account", "팀"], env)).splitlines()[-1]
+                above = (await hunmin(["keys", "create", "k", "--operator", "--role", "viewer"], env)).splitlines()[-1]
+                async with httpx.AsyncClient(base_url=up.url("gateway")) as http:
+
+                    async def status(key: str, path: str) -> int:
+                        return (await http.get(path, headers={"Authorization": f"Bearer {key}"})).status_code
+
+                    assert await status(key, "/studio/v1/me") == 200
+                    await hunmin(["accounts", "suspend", "팀"], env)
+                    assert await status(key, "/studio/v1/me") == 403
+                    assert "suspended" in await hunmin(["accounts", "list"], env)
+                    await hunmin(["accounts", "resume", "팀"], env)
+                    assert await status(key, "/studio/v1/me") == 200
+                    assert await status(key, f"{PATH}/accounts") == 403
+                    assert await status(above, f"{PATH}/accounts") == 200
+                    renamed = await hunmin(["accounts", "rename", "팀", "새 팀"], env)
+                    assert renamed.split(":")[0] == made.split(":")[0]
+                    audit = (await http.get(f"{PATH}/audit", headers={"Authorization": f"Bearer {above}"})).json()
+        told = [(one["action"], one["actor_kind"]) for one in audit["data"]]
+        assert told == [
+            ("account.renamed", "cli"),
+            ("account.resumed", "cli"),
+            ("account.suspended", "cli"),
+            ("key.created", "cli"),
+            ("account.created", "cli"),
+            ("key.created", "cli"),
+            ("account.created", "cli"),
+        ]
+        assert all(one["actor_id"] for one in audit["data"])
 
 
 async def test_users_are_found_disabled_and_enabled(studio, operator):

@@ -49,7 +49,7 @@ class Limits:
         account_id = await self._session.scalar(select(Account.id).where(Account.name == account))
         if account_id is None:
             raise HunminError(
-                ErrorCode.NOT_FOUND, f"There is no account {account!r}. An account is made with its first key."
+                ErrorCode.NOT_FOUND, f"There is no account {account!r}. Make it by `hunmin accounts create NAME`."
             )
         same = (QuotaLimit.name == name, QuotaLimit.model == model, QuotaLimit.purpose == purpose)
         known = select(QuotaLimit).where(QuotaLimit.account_id == account_id, *same)
