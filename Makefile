@@ -44,7 +44,7 @@ demo: setup ## print three completions of 이 영화는 by the starter model, th
 	@$(BIN)/python e2e/demo.py
 
 key: .venv/.synced ## make another API key for the studio in HUNMIN_HOME (NAME=…)
-	@$(BIN)/python -m hunmin_gateway.keys create $(NAME)
+	@$(BIN)/hunmin keys create $(NAME)
 
 # As many workers as cores, and a thread for each: teams of threads on the same cores wait for one another.
 test: setup ## set everything up and run all tests

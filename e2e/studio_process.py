@@ -148,7 +148,7 @@ def studio_process(process: StudioProcess) -> Iterator[StudioProcess]:
 
 def new_key() -> str:
     """Return a fresh key, made as an operator makes one."""
-    command = [sys.executable, "-m", "hunmin_gateway.keys", "new"]
+    command = [str(Path(sys.executable).with_name("hunmin")), "keys", "new"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
@@ -154,7 +155,8 @@ def test_another_account_finds_neither_file_nor_job(client, studio, process):
     file = client.files.create(file=file_of(PAIRS), purpose="fine-tune")
     job = client.fine_tuning.jobs.create(model=studio.model, training_file=file.id, hyperparameters={"n_epochs": 1})
     client.fine_tuning.jobs.cancel(job.id)
-    command = [sys.executable, "-m", "hunmin_gateway.keys", "create", "e2e", "--account", secrets.token_hex(6)]
+    hunmin = str(Path(sys.executable).with_name("hunmin"))
+    command = [hunmin, "keys", "create", "e2e", "--account", secrets.token_hex(6)]
     environ = os.environ | dict(process.environ) | {"HUNMIN_HOME": str(process.home)}
     made = subprocess.run(command, env=environ, cwd=process.home, check=True, capture_output=True, text=True)
     with studio.client(made.stdout.split()[-1]) as other:

@@ -8,11 +8,11 @@ could not read is a new topic, `….v2`.
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hunmin_contracts.ids import AccountId, ApiKeyId, EventId, RequestId, UsageId
+from hunmin_contracts.ids import AccountId, ApiKeyId, AuditEntryId, EventId, ProjectId, RequestId, UsageId
 from hunmin_contracts.usage import Outcome
 
 MAX_EVENT_BYTES = 1_000_000  # of the document: with its headers it fits the 1 MiB that a Kafka broker takes unless told
@@ -86,6 +86,26 @@ class UsageMetered(EventModel):
     error_code: str | None  # of a failed one; any text, since there will be other codes
 
 
-USAGE = Topic("hunmin.generation.usage.v1", UsageMetered)
+class AuditRecorded(EventModel):
+    """Somebody has changed an account, or what belongs to it. The fields are those of `AuditEntry`.
 
-TOPICS: tuple[Topic[EventModel], ...] = (USAGE,)  # type: ignore[assignment]  # a tuple of topics of any kind
+    It is about its account; what is above all accounts about its subject.
+    """
+
+    id: AuditEntryId
+    at: datetime
+    account_id: AccountId | None
+    project_id: ProjectId | None
+    actor_kind: str  # any text, as `action`: there will be others
+    actor_id: str | None
+    action: str
+    subject_id: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    request_id: RequestId | None
+
+
+USAGE = Topic("hunmin.generation.usage.v1", UsageMetered)
+AUDIT = Topic("hunmin.gateway.audit.v1", AuditRecorded)
+
+TOPICS: tuple[Topic[EventModel], ...] = (USAGE, AUDIT)  # type: ignore[assignment]  # a tuple of topics of any kind

@@ -33,6 +33,16 @@ class LimitName(StrEnum):
     BACKWARD_TOKENS_PER_MONTH = "backward_tokens_per_month"
 
 
+class LimitInfo(Schema):
+    """A limit alone. `model` and `purpose` are `*` where it counts all of them together."""
+
+    id: QuotaId
+    name: LimitName
+    model: str
+    purpose: Purpose | Literal["*"]
+    value: int
+
+
 class Quota(Schema):
     """A limit, and what has been taken of it: `used` by calls that have ended, `reserved` by those that run.
 

@@ -16,9 +16,14 @@ from hunmin_gateway.openai import files as files_api
 from hunmin_gateway.openai import fine_tuning as fine_tuning_api
 from hunmin_gateway.openai.errors import error_response
 from hunmin_gateway.quotas.headers import QuotaHeaders
+from hunmin_gateway.studio import account as account_api
 from hunmin_gateway.studio import api as studio_api
+from hunmin_gateway.studio import audit as audit_api
 from hunmin_gateway.studio import datasets as datasets_api
 from hunmin_gateway.studio import gradients as gradients_api
+from hunmin_gateway.studio import keys as keys_api
+from hunmin_gateway.studio import members as members_api
+from hunmin_gateway.studio import operator as operator_api
 from hunmin_gateway.studio import products as products_api
 from hunmin_gateway.studio import quotas as quotas_api
 from hunmin_gateway.studio import scoring as scoring_api
@@ -65,6 +70,11 @@ def mount(app: FastAPI) -> None:
     app.include_router(fine_tuning_api.router)
     app.include_router(clova_tuning_api.router)
     app.include_router(studio_api.router)
+    app.include_router(account_api.router)
+    app.include_router(members_api.router)
+    app.include_router(keys_api.router)
+    app.include_router(audit_api.router)
+    app.include_router(operator_api.router)
     app.include_router(usage_api.router)
     app.include_router(quotas_api.router)
     app.include_router(gradients_api.router)

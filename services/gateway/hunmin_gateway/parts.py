@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 from hunmin_kit.data import Database
+from hunmin_kit.events import Events
 from hunmin_kit.web import Client
 
 from hunmin_gateway.pipeline import Pipeline
@@ -20,6 +21,7 @@ class Parts:
     generation: Client
     tokenizer: Client
     tuning: Client
+    events: Events
     tgi_model: str | None  # what the TGI dialect serves where a URL names no model; None: the first one
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from hunmin_gateway.api import UPLOAD_PATHS, mount, render_error
+from hunmin_gateway.audit.audit import STARTING, Audit
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
@@ -29,7 +30,7 @@ _SETTLE_EVERY_S = 30.0
 
 def _a_key(value: SecretStr) -> SecretStr:
     if not is_well_formed(value.get_secret_value()):
-        raise PydanticCustomError("key", "not an API key; make one with `python -m hunmin_gateway.keys new`")
+        raise PydanticCustomError("key", "not an API key; make one with `hunmin keys new`")
     return value
 
 
@@ -56,23 +57,25 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     await platform.check_schema()
     database = platform.database()
     pepper = await pepper_of(platform, settings, database)
+    events = platform.events()
     bootstrap_key = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key is not None else None
     if bootstrap_key is not None:
         async with database.session() as session:
-            await KeyRing(session, pepper=pepper).ensure(bootstrap_key, DEFAULT_ACCOUNT, "bootstrap")
+            ring, audit = KeyRing(session, pepper=pepper), Audit(session, events, STARTING)
+            await ring.ensure(bootstrap_key, DEFAULT_ACCOUNT, "bootstrap", audit=audit)
     generation = platform.client("generation")
-    platform.on_ready(Welcome(database, pepper, generation, bootstrap_key=bootstrap_key).text)
+    platform.on_ready(Welcome(database, pepper, events, generation, bootstrap_key=bootstrap_key).text)
     ledger, quotas = UsageLedger(database), Quotas(database, generation, lease_s=settings.quota_lease_s)
     app = platform.app(title="Hunmin Studio", render_error=render_error, upload_paths=UPLOAD_PATHS)
     pipeline = Pipeline(generation, ledger, quotas)
     tokenizer, tuning = platform.client("tokenizer"), platform.client("tuning")
-    attach(app, Parts(database, pepper, pipeline, generation, tokenizer, tuning, settings.tgi_model))
+    attach(app, Parts(database, pepper, pipeline, generation, tokenizer, tuning, events, settings.tgi_model))
     mount(app)
     every_s = min(_SETTLE_EVERY_S, settings.lost_after_s)
     lost = LostExchanges(database, ledger, lost_after_s=settings.lost_after_s, every_s=every_s)
     settling = asyncio.create_task(lost.run())
     try:
-        async with quotas.kept(), platform.events().running(Subscription("lost-exchanges", USAGE, lost.note)):
+        async with quotas.kept(), events.running(Subscription("lost-exchanges", USAGE, lost.note)):
             yield app
     finally:
         settling.cancel()

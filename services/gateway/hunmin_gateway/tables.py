@@ -192,7 +192,7 @@ class QuotaLimit(Table):
     """A limit of an account. `model` and `purpose` are `*` where it counts all of them together."""
 
     __tablename__ = "quota_limits"
-    __table_args__ = (UniqueConstraint("account_id", "model", "purpose", "name"),)
+    __table_args__ = (UniqueConstraint("account_id", "model", "purpose", "name", name="uq_quota_limits_account_id"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))

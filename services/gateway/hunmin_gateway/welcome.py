@@ -6,21 +6,28 @@ import shlex
 from hunmin_contracts.errors import HunminError
 from hunmin_contracts.generation import MODELS
 from hunmin_contracts.schema import Empty
+from hunmin_contracts.tenancy import Role
 from hunmin_kit.data import Database
+from hunmin_kit.events import Events
 from hunmin_kit.web import Client
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from hunmin_gateway.audit.audit import STARTING, Audit
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing
 from hunmin_gateway.keys.text import visible_prefix
 
-ANOTHER_KEY = "make key, or python -m hunmin_gateway.keys create NAME"
+ANOTHER_KEY = "make key, or hunmin keys create NAME"
 
 
 class Welcome:
     """Makes the first key when the server is ready: a start that fails must not use up the one time it is shown."""
 
-    def __init__(self, database: Database, pepper: bytes, generation: Client, *, bootstrap_key: str | None) -> None:
+    def __init__(
+        self, database: Database, pepper: bytes, events: Events, generation: Client, *, bootstrap_key: str | None
+    ) -> None:
         self._database = database
         self._pepper = pepper
+        self._events = events
         self._generation = generation
         self._bootstrap_key = bootstrap_key
 
@@ -46,11 +53,16 @@ class Welcome:
         async with self._database.session() as session:
             ring = KeyRing(session, pepper=self._pepper)
             known = await ring.list()
-            first_key = None if known else (await ring.create(DEFAULT_ACCOUNT, "first"))[0]
+            first_key = None if known else await self._make(session, ring)
         if first_key is not None:
             return first_key, f"Your API key, shown this once: {first_key}"
-        shown = ", ".join(f"{key.prefix}…" for key in known if key.revoked_at is None) or "none is valid"
+        shown = ", ".join(f"{key.info.prefix}…" for key in known if key.info.revoked_at is None) or "none is valid"
         return "$YOUR_KEY", f"API keys made before: {shown}. To make another: {ANOTHER_KEY}"
+
+    async def _make(self, session: AsyncSession, ring: KeyRing) -> str:
+        audit = Audit(session, self._events, STARTING)
+        key, _ = await ring.create(DEFAULT_ACCOUNT, "first", role=Role.OWNER, audit=audit)
+        return key
 
     async def _command(self, url: str, key: str) -> str:
         authorization = f'-H "Authorization: Bearer {key}"'

@@ -4,11 +4,12 @@ The two are services on the same contracts as the real ones. The model is a parr
 its prompt, one a token, and a prompt that starts with `!` makes it fail in the way that is named.
 """
 
+import argparse
 import asyncio
 import base64
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -79,6 +80,8 @@ from hunmin_contracts.soft_prompts import (
 )
 from hunmin_contracts.tenancy import Role
 from hunmin_contracts.usage import CallOrigin
+from hunmin_gateway.commands import accounts, keys, quotas
+from hunmin_gateway.commands.command import answer
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import Parts, parts_of_app
@@ -520,6 +523,20 @@ class Studio:
         response = await self.http.get("/studio/v1/usage", params=query)
         response.raise_for_status()
         return response.json()["data"]
+
+
+@pytest.fixture(scope="session")
+def hunmin() -> Callable[[list[str], Mapping[str, str]], Awaitable[str]]:
+    """What parses the arguments of an operator's command and does its work, on the database that variables name."""
+    parser = argparse.ArgumentParser(prog="hunmin")
+    parsers = parser.add_subparsers(required=True)
+    for add in (keys.add, quotas.add, accounts.add):
+        add(parsers)
+
+    async def run(arguments: list[str], environ: Mapping[str, str]) -> str:
+        return await answer(parser.parse_args(arguments), environ)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 from hunmin_contracts.errors import HunminError
 from hunmin_contracts.ids import ApiKeyId
 from hunmin_gateway.api import UPLOAD_PATHS
-from hunmin_gateway.keys.__main__ import run
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import digest, new_key, visible_prefix
 from hunmin_gateway.service import SERVICE
@@ -35,7 +35,7 @@ class TestAuthentication:
         assert (await studio.http.get("/v1/models")).status_code == 200
         async with studio.parts.database.session() as session:
             ring = KeyRing(session, pepper=studio.parts.pepper)
-            (info,) = [key for key in await ring.list() if key.prefix == visible_prefix(studio.key)]
+            (info,) = [key.info for key in await ring.list() if key.info.prefix == visible_prefix(studio.key)]
             await ring.revoke(ApiKeyId(info.id))
         assert "was revoked" in await refusal(studio, studio.key)
 
@@ -107,6 +107,24 @@ class TestAuthentication:
         assert not any(studio.key in row or studio.key[12:36] in row for row in rows)
 
 
+async def test_what_one_gateway_revokes_every_other_refuses_at_once(neighbours, tmp_path):
+    async with fresh_database() as database:
+        env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
+        async with (
+            running(SERVICE, *neighbours, env=env, network=True) as one,
+            running(SERVICE, *neighbours, env=env, network=True) as other,
+        ):
+            (first,) = await one.announcements("gateway")
+            owner = {"Authorization": "Bearer " + first.split("shown this once: ")[1].split()[0]}
+            async with httpx.AsyncClient(base_url=one.url("gateway"), headers=owner) as http:
+                for path, body in (("revoke", None), ("rotate", {"overlap_s": 0})):
+                    made = (await http.post("/studio/v1/keys", json={"name": "k"})).json()
+                    assert await _status(other, made["key"]) == 200
+                    answer = await http.post(f"/studio/v1/keys/{made['info']['id']}/{path}", json=body)
+                    assert answer.is_success
+                    assert await _status(other, made["key"]) == 401
+
+
 class TestFirstKey:
     async def test_is_printed_once_with_a_command_that_works(self, neighbours, tmp_path):
         async with fresh_database() as database:
@@ -122,7 +140,7 @@ class TestFirstKey:
         for text_ in (again, later):
             assert key not in text_
             assert visible_prefix(key) in text_
-            assert "hunmin_gateway.keys create" in text_
+            assert "hunmin keys create" in text_
 
     async def test_can_be_chosen_and_is_not_printed(self, neighbours, tmp_path):
         key = new_key()
@@ -136,47 +154,54 @@ class TestFirstKey:
                     assert visible_prefix(key) in announced
 
     async def test_that_is_no_key_stops_the_start_and_says_how_to_make_one(self, neighbours):
-        with pytest.raises(StartError, match=r"HUNMIN_GATEWAY_BOOTSTRAP_KEY.*hunmin_gateway\.keys new") as stop:
+        with pytest.raises(StartError, match=r"HUNMIN_GATEWAY_BOOTSTRAP_KEY.*hunmin keys new") as stop:
             async with running(SERVICE, *neighbours, env={"HUNMIN_GATEWAY_BOOTSTRAP_KEY": "secret"}):
                 pass
         assert "secret" not in str(stop.value)
 
 
 class TestCommand:
-    async def test_makes_lists_and_revokes_keys(self, neighbours, tmp_path):
+    async def test_makes_lists_rotates_and_revokes_keys(self, neighbours, hunmin, tmp_path):
         async with fresh_database() as database:
             env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
             async with running(SERVICE, *neighbours, env=env, network=True) as up:
-                made = await run(["create", "for tests", "--account", "team", "--days", "1"], env)
+                made = await hunmin(["keys", "create", "for tests", "--account", "team", "--days", "1"], env)
                 key, key_id = made.splitlines()[-1], made.split()[0]
                 assert await _status(up, key) == 200
-                listed = await run(["list"], env)
+                listed = await hunmin(["keys", "list"], env)
                 assert key not in listed
                 assert all(part in listed for part in (key_id, "team", "for tests", visible_prefix(key), "valid until"))
-                await run(["revoke", key_id], env)
+                rotated = await hunmin(["keys", "rotate", key_id, "--overlap-s", "60"], env)
+                assert [await _status(up, one) for one in (key, rotated.splitlines()[-1])] == [200, 200]
+                await hunmin(["keys", "revoke", key_id], env)
                 assert await _status(up, key) == 401
                 with pytest.raises(HunminError, match="no key key_none"):
-                    await run(["revoke", "key_none"], env)
+                    await hunmin(["keys", "revoke", "key_none"], env)
 
     async def test_new_prints_a_key_that_bootstraps_and_stores_nothing(self, tmp_path):
-        key = await run(["new"], {"HUNMIN_HOME": str(tmp_path)})
+        done = await _command("new", home=tmp_path)
+        key = done.stdout.strip()
         assert SERVICE.settings(bootstrap_key=key).bootstrap_key.get_secret_value() == key
         assert not list(tmp_path.iterdir())
 
     async def test_says_on_one_line_that_the_schema_is_missing(self, tmp_path):
         async with fresh_database() as database:
-            env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
-            done = await asyncio.to_thread(
-                subprocess.run,
-                [sys.executable, "-m", "hunmin_gateway.keys", "list"],
-                env={name: value for name, value in os.environ.items() if not name.startswith("HUNMIN_")} | env,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
+            done = await _command("list", home=tmp_path, HUNMIN_DATABASE_URL=database)
         assert done.returncode == 2
-        assert done.stderr.startswith("keys: The schema gateway is at nothing")
+        assert done.stderr.startswith("hunmin: The schema gateway is at nothing")
         assert done.stderr.count("\n") == 1
+
+
+async def _command(action: str, *, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HUNMIN_")}
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", "from hunmin_command import main; main()", "keys", action],
+        env=kept | {"HUNMIN_HOME": str(home)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 async def _status(up: Running, key: str) -> int:

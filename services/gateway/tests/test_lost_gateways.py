@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hunmin_contracts.events import USAGE, UsageMetered
+from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.lost import LostExchanges
 from hunmin_kit.data import Database
@@ -102,6 +103,18 @@ async def test_exchange_that_nobody_settled_is_settled_with_the_sum_of_its_calls
     assert all(2 <= row[11] < 60 for row in rows)
     assert await two.lost.settle() == 0
     assert await two.fetch("SELECT 1 FROM metered_calls") == []
+
+
+async def test_exchange_is_of_the_project_of_its_key(two: Two) -> None:
+    async with two.gateway.session() as session:
+        ring = KeyRing(session, pepper=b"pepper")
+        principal = await ring.authenticate((await ring.create("account", "test"))[0])
+    await two.tell(metered(account_id=principal.account_id, key_id=principal.key_id), metered("use_2"))
+    await two.until("SELECT 1 FROM metered_calls", 2)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    assert await two.lost.settle() == 2
+    found = await two.fetch("SELECT project_id FROM usage ORDER BY id")
+    assert found == [(principal.project_id,), (None,)]  # the other's key is gone
 
 
 async def test_exchange_that_may_still_run_is_left_to_its_gateway(two: Two) -> None:

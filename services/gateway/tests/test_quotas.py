@@ -9,7 +9,6 @@ import openai
 import pytest
 from hunmin_contracts.errors import HunminError
 from hunmin_contracts.quotas import LimitName, Purpose
-from hunmin_gateway.quotas.__main__ import run
 from hunmin_gateway.quotas.limits import Limits
 from hunmin_gateway.service import SERVICE
 from hunmin_gateway.tables import Account
@@ -303,7 +302,7 @@ class TestList:
 
 
 class TestCommand:
-    async def test_sets_lists_and_removes_limits(self, neighbours, tmp_path):
+    async def test_sets_lists_and_removes_limits(self, neighbours, hunmin, tmp_path):
         async with fresh_database() as database:
             env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
             async with running(SERVICE, *neighbours, env=env, network=True) as up:
@@ -312,27 +311,27 @@ class TestCommand:
                 headers = {"Authorization": f"Bearer {key}"}
                 async with httpx.AsyncClient(base_url=up.url("gateway"), headers=headers) as http:
                     body = {"model": MODEL, "prompt": "가", "max_tokens": 1}
-                    made = await run(["set", "default", "tokens_per_month", "2", "--purpose", "completion"], env)
+                    setting = ["quotas", "set", "default", "tokens_per_month", "2", "--purpose", "completion"]
+                    made = await hunmin(setting, env)
                     limit_id = made.split(":")[0]
                     assert (await http.post("/v1/completions", json=body)).status_code == 200
                     assert (await http.post("/v1/completions", json=body)).status_code == 429
-                    listed = await run(["list"], env)
+                    listed = await hunmin(["quotas", "list"], env)
                     assert all(part in listed for part in (limit_id, "default", "tokens_per_month", "completion"))
-                    assert (await run(["set", "default", "tokens_per_month", "4", "--purpose", "completion"], env))[
-                        : len(limit_id)
-                    ] == limit_id
+                    setting[4] = "4"
+                    assert (await hunmin(setting, env)).startswith(limit_id)
                     assert (await http.post("/v1/completions", json=body)).status_code == 200
-                    await run(["remove", limit_id], env)
+                    await hunmin(["quotas", "remove", limit_id], env)
                     assert (await http.post("/v1/completions", json=body)).status_code == 200
                 with pytest.raises(HunminError, match="no limit quota_none"):
-                    await run(["remove", "quota_none"], env)
+                    await hunmin(["quotas", "remove", "quota_none"], env)
                 with pytest.raises(HunminError, match="no account 'nobody'"):
-                    await run(["set", "nobody", "tokens_per_month", "1"], env)
+                    await hunmin(["quotas", "set", "nobody", "tokens_per_month", "1"], env)
 
     @pytest.mark.parametrize(
         "arguments", [["default", "tokens", "1"], ["default", "tokens_per_month", "-1"], ["default"]]
     )
-    async def test_refuses_what_is_no_limit(self, arguments, capsys):
+    async def test_refuses_what_is_no_limit(self, hunmin, arguments, capsys):
         with pytest.raises(SystemExit):
-            await run(["set", *arguments], {})
+            await hunmin(["quotas", "set", *arguments], {})
         assert "usage:" in capsys.readouterr().err

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import hunmin_gateway.migrations
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from hunmin_gateway.tables import Table
 from hunmin_kit.data import Database
 from hunmin_kit.data.migrations import Chain
 from hunmin_kit.testing.postgres import fresh_database
 from opentelemetry.trace import NoOpTracer
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 # The statements of the release before.
@@ -51,13 +54,14 @@ async def fetch(url: str, *statements: str) -> list[tuple]:
 
 async def test_what_there_was_is_in_a_default_project(before: str) -> None:
     await fetch(before, *(statement.format(1) for statement in (ACCOUNT, KEY, USAGE)), ACCOUNT.format(2))
+    await fetch(before, USAGE.format(3))  # whose key is gone
     await Chain("gateway", "hunmin_gateway.migrations").upgrade(before)
     projects = await fetch(before, "SELECT account_id, name, is_default, archived_at, id FROM projects ORDER BY 1")
     assert [row[:4] for row in projects] == [(f"acct_{number}", "default", True, None) for number in (1, 2)]
     assert await fetch(before, "SELECT project_id, kind, scopes, is_account_wide, created_by FROM api_keys") == [
         (projects[0][4], "service", ["read", "generate", "gradients", "tune", "data"], False, None)
     ]
-    assert await fetch(before, "SELECT project_id FROM usage") == [(projects[0][4],)]
+    assert await fetch(before, "SELECT project_id FROM usage ORDER BY id") == [(projects[0][4],), (None,)]
 
 
 async def test_the_release_before_still_makes_keys_and_writes_usage(before: str) -> None:
@@ -69,6 +73,21 @@ async def test_the_release_before_still_makes_keys_and_writes_usage(before: str)
         "FROM api_keys JOIN projects ON projects.id = api_keys.project_id JOIN usage ON usage.key_id = api_keys.id",
     )
     assert found == [(True, "acct_3", True)]
+
+
+async def test_tables_are_what_the_migrations_make(before: str) -> None:
+    await Chain("gateway", "hunmin_gateway.migrations").upgrade(before)
+    database = Database(before, schema="gateway", tracer=NoOpTracer())
+
+    def is_ours(name: str | None, kind: str, _parents: object) -> bool:
+        return kind != "table" or name in Table.metadata.tables  # the others are those of events
+
+    def differences(connection: Connection) -> list[tuple]:
+        return compare_metadata(MigrationContext.configure(connection, opts={"include_name": is_ours}), Table.metadata)
+
+    async with database.session() as session:
+        assert await (await session.connection()).run_sync(differences) == []
+    await database.close()
 
 
 @pytest.mark.parametrize("change", ["UPDATE audit_entries SET action = 'x'", "DELETE FROM audit_entries"])

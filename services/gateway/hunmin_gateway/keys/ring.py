@@ -1,37 +1,33 @@
-"""The keys of every account: made, found, listed, revoked. The statements on `api_keys`, but for consoles'."""
+"""The keys of every account, for who runs the server: authenticated, made, listed, revoked."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId, new_api_key_id
-from hunmin_contracts.tenancy import SCOPES, KeyKind, Role, Scope, least_role
+from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId
+from hunmin_contracts.tenancy import SCOPES, ApiKeyInfo, KeyKind, NewApiKey, Role, Scope, least_role
 from sqlalchemy import func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from hunmin_gateway.audit.audit import Audit
+from hunmin_gateway.keys.keys import Keys, Wanted, key_info
 from hunmin_gateway.keys.text import digest, is_well_formed, new_key, visible_prefix
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.tables import Account, ApiKey, Project, QuotaLimit
 from hunmin_gateway.tenancy.accounts import Accounts
 from hunmin_gateway.tenancy.projects import check_place
+from hunmin_gateway.tenancy.reach import Reach
 
 DEFAULT_ACCOUNT = "default"
 LAST_USED_RESOLUTION = timedelta(minutes=1)  # a write per request would cost more than the look-up
 
 
 @dataclass(frozen=True)
-class KeyInfo:
-    """What may be shown of a key."""
+class OwnedKey:
+    """A key with the name of its account."""
 
-    id: ApiKeyId
     account: str
-    name: str
-    prefix: str
-    created_at: datetime
-    last_used_at: datetime | None
-    revoked_at: datetime | None
-    expires_at: datetime | None
+    info: ApiKeyInfo
 
 
 class KeyRing:
@@ -102,71 +98,73 @@ class KeyRing:
         lifetime: timedelta | None = None,
         kind: KeyKind = KeyKind.SERVICE,
         role: Role = Role.DEVELOPER,
+        audit: Audit | None = None,
     ) -> tuple[str, ApiKeyId]:
         """Make a key for the default project of the account of that name, which is made too if it is new.
 
         It has the scopes of the role, an owner's in the whole account. The key is returned this once.
         """
-        key = new_key()
-        return key, await self._store(key, account, name, lifetime=lifetime, kind=kind, role=role)
+        made = await self._store(new_key(), account, name, lifetime=lifetime, kind=kind, role=role, audit=audit)
+        return made.key, made.info.id
 
-    async def ensure(self, key: str, account: str, name: str) -> bool:
-        """Store a key chosen by the operator unless it is there (also if revoked since); tell whether it was new."""
+    async def ensure(self, key: str, account: str, name: str, *, audit: Audit | None = None) -> bool:
+        """Store an owner's key chosen elsewhere unless it is there (also if revoked since); tell whether it was new."""
         known = await self._session.scalar(select(ApiKey.id).where(ApiKey.digest == digest(key, pepper=self._pepper)))
         if known is None:
-            await self._store(key, account, name, lifetime=None, kind=KeyKind.SERVICE, role=Role.OWNER)
+            await self._store(key, account, name, lifetime=None, kind=KeyKind.SERVICE, role=Role.OWNER, audit=audit)
         return known is None
 
-    async def list(self) -> list[KeyInfo]:
-        """Every key, oldest first."""
+    async def list(self) -> list[OwnedKey]:
+        """Every key that somebody can send, oldest first."""
         rows = await self._session.execute(
             select(ApiKey, Account.name)
             .join(Account, Account.id == ApiKey.account_id)
+            .where(ApiKey.kind != KeyKind.CONSOLE)
             .order_by(ApiKey.created_at, ApiKey.id)
         )
-        return [
-            KeyInfo(
-                id=ApiKeyId(key.id),
-                account=account,
-                name=key.name,
-                prefix=key.prefix,
-                created_at=key.created_at,
-                last_used_at=key.last_used_at,
-                revoked_at=key.revoked_at,
-                expires_at=key.expires_at,
-            )
-            for key, account in rows
-        ]
+        return [OwnedKey(account, key_info(key)) for key, account in rows]
 
-    async def revoke(self, key_id: ApiKeyId) -> None:
+    async def revoke(self, key_id: ApiKeyId, *, audit: Audit | None = None) -> None:
         """Refuse the key from now on; raise NOT_FOUND if there is none of that id. Twice is no error."""
-        known = await self._session.scalar(select(ApiKey.id).where(ApiKey.id == key_id))
-        if known is None:
+        keys = await self._beside(key_id)
+        await keys.revoke(key_id, audit, by=None)
+
+    async def rotate(self, key_id: ApiKeyId, *, overlap: timedelta, audit: Audit | None = None) -> NewApiKey:
+        """Make a key with the same rights, and refuse this one after `overlap`; as `Keys.rotate`."""
+        keys = await self._beside(key_id)
+        return await keys.rotate(key_id, audit, by=None, overlap=overlap)
+
+    async def _beside(self, key_id: ApiKeyId) -> Keys:
+        account_id = await self._session.scalar(select(ApiKey.account_id).where(ApiKey.id == key_id))
+        if account_id is None:
             raise HunminError(ErrorCode.NOT_FOUND, f"There is no key {key_id}. List the keys to find its id.")
-        await self._session.execute(
-            update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
-        )
+        return Keys(self._session, Reach(AccountId(account_id), None), pepper=self._pepper)
 
     async def _store(
-        self, key: str, account: str, name: str, *, lifetime: timedelta | None, kind: KeyKind, role: Role
-    ) -> ApiKeyId:
-        place = await Accounts(self._session).ensure(account)
-        key_id = new_api_key_id()
-        await self._session.execute(
-            insert(ApiKey).values(
-                id=key_id,
-                account_id=place.account_id,
-                project_id=place.project_id,
-                name=name,
-                kind=kind,
-                scopes=sorted(SCOPES[role]),
-                is_account_wide=role is Role.OWNER,
-                prefix=visible_prefix(key),
-                digest=digest(key, pepper=self._pepper),
-                expires_at=None if lifetime is None else func.now() + lifetime,
-            )
+        self,
+        key: str,
+        account: str,
+        name: str,
+        *,
+        lifetime: timedelta | None,
+        kind: KeyKind,
+        role: Role,
+        audit: Audit | None,
+    ) -> NewApiKey:
+        place = await Accounts(self._session).ensure(account, audit=audit)
+        now = await self._session.scalar(select(func.now()))
+        wanted = Wanted(
+            account_id=place.account_id,
+            project_id=place.project_id,
+            name=name,
+            kind=kind,
+            scopes=SCOPES[role],
+            is_account_wide=role is Role.OWNER,
+            created_by=None,
+            expires_at=None if lifetime is None or now is None else now + lifetime,
         )
-        return key_id
+        keys = Keys(self._session, Reach(place.account_id, None), pepper=self._pepper)
+        return await keys.create(wanted, audit, key=key)
 
 
 async def keys_exist(session: AsyncSession) -> bool:

@@ -1,4 +1,4 @@
-"""The caller's own limits. They are set by an operator: `python -m hunmin_gateway.quotas`."""
+"""The caller's own limits. They are set by an operator: `hunmin quotas`."""
 
 from hunmin_contracts.quotas import QuotaList
 from hunmin_contracts.tenancy import Scope

@@ -8,25 +8,27 @@ from typing import Annotated, Any
 
 from fastapi import Query
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.ids import ProjectId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.tenancy import Scope
 from hunmin_contracts.usage import UsagePage, UsageRow, UsageSum, UsageSummary
 from hunmin_kit.data import SessionDep
-from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter
+from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from hunmin_gateway.authentication import PrincipalDep, requires
+from hunmin_gateway.paging import Part, Position
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
+from hunmin_gateway.studio.paging import Moment, PageQuery, split
 from hunmin_gateway.studio.router import studio_router
 from hunmin_gateway.tables import Usage
-from hunmin_gateway.usage.ledger import Position, usage_page
+from hunmin_gateway.tenancy.projects import narrowed
+from hunmin_gateway.tenancy.reach import Reach
+from hunmin_gateway.usage.ledger import usage_page
 from hunmin_gateway.usage.summary import Grouping, usage_sums
 
 router = studio_router()
 
-MAX_PAGE = 200
 MAX_GROUPS = 10_000  # of a summary: what is still one answer
 DEFAULT_DAYS = 30  # of a summary
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # no row is older, and there are days before it
@@ -34,22 +36,9 @@ _TABLE_PAGE = 1000  # rows that are read at a time
 _COLUMNS = tuple(UsageRow.model_fields)
 
 
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("lies before the year 1 or after 9999 in UTC") from None
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-_MOMENT = TypeAdapter[datetime](Moment)
-
-
-class UsageQuery(Schema):
+class UsageQuery(PageQuery):
     """Which rows of usage to list. Times have an offset, as in `2026-01-31T00:00:00Z`."""
 
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
-    cursor: str | None = None
     project: str | None = None
     since: Moment | None = None
     until: Moment | None = None
@@ -58,45 +47,11 @@ class UsageQuery(Schema):
 @router.get("/usage", summary="List your usage", dependencies=[requires(Scope.READ)])
 async def usage(query: Annotated[UsageQuery, Query()], principal: PrincipalDep, session: SessionDep) -> UsagePage:
     """List what the requests of your account used, newest first, started in `[since, until)`."""
-    rows = await usage_page(
-        session,
-        principal.account_id,
-        project_id=visible(query.project, principal),
-        limit=query.limit + 1,
-        after=None if query.cursor is None else _position(query.cursor),
-        since=query.since,
-        until=query.until,
+    reach = await narrowed(session, Reach.by(principal), query.project)
+    rows, next_cursor = split(
+        await usage_page(session, reach, query.part, since=query.since, until=query.until), query, at="started_at"
     )
-    page = rows[: query.limit]
-    has_more = len(rows) > query.limit
-    rows_shown = [UsageRow.model_validate(row, from_attributes=True) for row in page]
-    return UsagePage(data=rows_shown, next_cursor=_cursor(page[-1]) if has_more else None)
-
-
-def visible(project: str | None, principal: Principal) -> ProjectId | None:
-    """Return the project that a list is of, None for the whole account; a foreign one is NOT_FOUND."""
-    own = principal.visible_project_id
-    if project is None or project == own:
-        return own
-    if own is not None:
-        raise HunminError(ErrorCode.NOT_FOUND, f"There is no project {project}.", param="project")
-    return ProjectId(project)  # within the account: what is not there has no rows
-
-
-def _cursor(row: Usage) -> str:
-    return f"{row.started_at.isoformat()}_{row.id}"
-
-
-def _position(cursor: str) -> Position:
-    started_at, _, row_id = cursor.partition("_")
-    try:
-        return Position(_MOMENT.validate_python(started_at), row_id)
-    except ValueError:
-        raise HunminError(
-            ErrorCode.INVALID_PARAMETER,
-            "Parameter cursor: not a cursor of this list. Send next_cursor of the page before, as it came.",
-            param="cursor",
-        ) from None
+    return UsagePage(data=[UsageRow.model_validate(row, from_attributes=True) for row in rows], next_cursor=next_cursor)
 
 
 class SummaryQuery(Schema):
@@ -117,8 +72,7 @@ async def summary(
     since = query.since or max(until, _EPOCH) - timedelta(days=DEFAULT_DAYS)
     rows = await usage_sums(
         session,
-        principal.account_id,
-        project_id=visible(query.project, principal),
+        await narrowed(session, Reach.by(principal), query.project),
         by=frozenset(query.by),
         since=since,
         until=until,
@@ -156,20 +110,15 @@ async def table(query: Annotated[TableQuery, Query()], principal: PrincipalDep, 
 
 async def _pages(query: TableQuery, principal: Principal, parts: Parts) -> AsyncGenerator[list[Usage], None]:
     """Yield the rows page by page, one page at least. No session is held between two."""
+    async with parts.database.session() as session:
+        reach = await narrowed(session, Reach.by(principal), query.project)
     after: Position | None = None
     is_last = False
     while not is_last:
         async with parts.database.session() as session:
-            rows = await usage_page(
-                session,
-                principal.account_id,
-                project_id=visible(query.project, principal),
-                limit=_TABLE_PAGE,
-                after=after,
-                since=query.since,
-                until=query.until,
-            )
-        is_last = len(rows) < _TABLE_PAGE
+            found = await usage_page(session, reach, Part(_TABLE_PAGE, after), since=query.since, until=query.until)
+        rows = found[:_TABLE_PAGE]
+        is_last = len(found) <= _TABLE_PAGE
         if rows:
             after = Position(rows[-1].started_at, rows[-1].id)
         yield rows

@@ -1,17 +1,18 @@
 """The ledger in PostgreSQL: a row per request, written to the end whatever happens to the request."""
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 
 import structlog
-from hunmin_contracts.ids import AccountId, ProjectId
 from hunmin_kit.data import Database, LastingWrites
 from hunmin_kit.data.writing import PATIENCE_S
-from sqlalchemy import literal, select, tuple_
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from hunmin_gateway.paging import Part, paged
 from hunmin_gateway.tables import Usage
+from hunmin_gateway.tenancy.reach import Reach
 from hunmin_gateway.usage.record import UsageRecord
 from hunmin_gateway.usage.settling import SETTLE, settling
 
@@ -40,36 +41,19 @@ class UsageLedger:
         await self._writes.finish()
 
 
-@dataclass(frozen=True)
-class Position:
-    """A place in an account's rows: right after the row of that time and id."""
-
-    started_at: datetime
-    id: str
-
-
 async def usage_page(
     session: AsyncSession,
-    account_id: AccountId,
+    reach: Reach,
+    part: Part,
     *,
-    project_id: ProjectId | None,
-    limit: int,
-    after: Position | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[Usage]:
-    """Return at most `limit` rows, newest first, started in `[since, until)`, below `after`.
-
-    They are of one project of the account, or with None of all of it.
-    """
-    query = select(Usage).where(Usage.account_id == account_id)
-    if project_id is not None:
-        query = query.where(Usage.project_id == project_id)
+    """Return rows within reach, newest first, started in `[since, until)`; one more than the part has."""
+    query = select(Usage).where(reach.of(Usage))
     if since is not None:
         query = query.where(Usage.started_at >= since)
     if until is not None:
         query = query.where(Usage.started_at < until)
-    if after is not None:
-        query = query.where(tuple_(Usage.started_at, Usage.id) < tuple_(literal(after.started_at), literal(after.id)))
-    rows = await session.scalars(query.order_by(Usage.started_at.desc(), Usage.id.desc()).limit(limit))
+    rows = await session.scalars(paged(query, part, by=(Usage.started_at.expression, Usage.id.expression)))
     return list(rows)

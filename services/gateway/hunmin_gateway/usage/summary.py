@@ -4,30 +4,26 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from hunmin_contracts.ids import AccountId, ProjectId
 from hunmin_contracts.usage import Outcome
 from sqlalchemy import ColumnElement, Date, RowMapping, cast, func, literal_column, null, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.tables import Usage
+from hunmin_gateway.tenancy.reach import Reach
 
 Grouping = Literal["day", "project", "key", "model"]
 
 
 async def usage_sums(
     session: AsyncSession,
-    account_id: AccountId,
+    reach: Reach,
     *,
-    project_id: ProjectId | None,
     by: frozenset[Grouping],
     since: datetime,
     until: datetime,
     limit: int,
 ) -> Sequence[RowMapping]:
-    """Return the sums of what was started in `[since, until)`, at most `limit`, with the fields of UsageSum.
-
-    They are of one project, or with None of the whole account.
-    """
+    """Return the sums of what was started in `[since, until)`, at most `limit`, with the fields of UsageSum."""
     dimensions: dict[Grouping, ColumnElement[Any]] = {
         "day": cast(func.timezone(literal_column("'UTC'"), Usage.started_at), Date),
         "project": Usage.project_id.expression,
@@ -46,7 +42,6 @@ async def usage_sums(
     ]
     grouped = [dimension for name, dimension in dimensions.items() if name in by]
     order = [dimension.desc() if name == "day" else dimension for name, dimension in dimensions.items() if name in by]
-    in_project = () if project_id is None else (Usage.project_id == project_id,)
     found = await session.execute(
         select(
             *((dimension if name in by else null()).label(names[name]) for name, dimension in dimensions.items()),
@@ -54,7 +49,7 @@ async def usage_sums(
             *outcomes,
             *counts,
         )
-        .where(Usage.account_id == account_id, Usage.started_at >= since, Usage.started_at < until, *in_project)
+        .where(reach.of(Usage), Usage.started_at >= since, Usage.started_at < until)
         .group_by(*grouped)
         .order_by(*order)
         .limit(limit)

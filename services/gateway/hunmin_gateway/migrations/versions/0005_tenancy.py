@@ -69,8 +69,6 @@ def upgrade() -> None:
     _make_audit()
     _extend_keys()
     op.add_column("usage", sa.Column("project_id", sa.String))
-    op.execute("UPDATE usage SET project_id = api_keys.project_id FROM api_keys WHERE api_keys.id = usage.key_id")
-    op.create_index("ix_usage_project_id_started_at_id", "usage", ["project_id", "started_at", "id"])
     _execute(*_PROJECT_OF_USAGE)
 
 

@@ -1,0 +1,67 @@
+"""Pages of the Studio dialect: what a list is asked with, and the cursor that continues it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+from fastapi import Query
+from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.schema import Schema
+from pydantic import AfterValidator, AwareDatetime, TypeAdapter
+
+from hunmin_gateway.paging import Part, Position
+
+MAX_PAGE = 200
+ItemT = TypeVar("ItemT")
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies before the year 1 or after 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+_MOMENT = TypeAdapter[datetime](Moment)
+
+
+class PageQuery(Schema):
+    """Which part of a list to read. `cursor` is the `next_cursor` of the page before."""
+
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
+    cursor: str | None = None
+
+    @property
+    def part(self) -> Part:
+        """The part that is asked for; INVALID_PARAMETER if the cursor is none of ours."""
+        return Part(self.limit, None if self.cursor is None else _position(self.cursor))
+
+
+class SearchQuery(PageQuery):
+    """The same, of what has `q` in its name, in capitals or not."""
+
+    q: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None
+
+
+def split(rows: Sequence[ItemT], query: PageQuery, *, at: str = "created_at") -> tuple[list[ItemT], str | None]:
+    """Return the page, and the cursor of the next one if there is a row behind it. `at` is what holds its time."""
+    page = list(rows[: query.limit])
+    if len(rows) <= query.limit:
+        return page, None
+    last = page[-1]
+    return page, f"{getattr(last, at).isoformat()}_{getattr(last, 'id')}"  # noqa: B009  # of any kind of row
+
+
+def _position(cursor: str) -> Position:
+    at, _, row_id = cursor.partition("_")
+    try:
+        if "\x00" in row_id:  # of which PostgreSQL has none
+            raise ValueError("no id")
+        return Position(_MOMENT.validate_python(at), row_id)
+    except ValueError:
+        raise HunminError(
+            ErrorCode.INVALID_PARAMETER,
+            "Parameter cursor: not a cursor of this list. Send next_cursor of the page before, as it came.",
+            param="cursor",
+        ) from None
