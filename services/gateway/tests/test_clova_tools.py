@@ -1,6 +1,19 @@
 """CLOVA Studio's API tools: vectors, counts of tokens, and chats that are shortened until they fit."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
+from fastapi import APIRouter, FastAPI
+from hunmin_contracts.schema import Empty
+from hunmin_contracts.tokenization import TOKENIZERS, TokenizerList
+from hunmin_gateway.keys.ring import KeyRing
+from hunmin_gateway.parts import parts_of_app
+from hunmin_gateway.service import SERVICE
+from hunmin_kit.run import Platform, Service, Settings
+from hunmin_kit.testing import running
+from hunmin_kit.web import serve
+from pydantic import Field
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -54,6 +67,40 @@ class TestCounting:
         told = await result(studio, f"/v1/api-tools/chat-tokenize/{MODEL}", {"messages": [user("가" * 1000)]})
         assert told["messages"][0]["count"] == 1000
         assert await studio.usage() == []
+
+    async def test_says_so_where_the_tokenizer_service_lacks_the_model_s(self, neighbours):
+        others = [service for service in neighbours if service.name != "tokenizer"]
+        async with running(SERVICE, *others, _no_tokenizers()) as up:
+            parts = parts_of_app(up.app("gateway"))
+            async with parts.database.session() as session:
+                key, _ = await KeyRing(session, pepper=parts.pepper).create("account", "test")
+            response = await up.http("gateway").post(
+                f"/v1/api-tools/chat-tokenize/{MODEL}",
+                json={"messages": [user("가")]},
+                headers={"Authorization": f"Bearer {key}"},
+            )
+        assert response.json()["status"]["code"] == "40400"
+        assert "HUNMIN_TOKENIZER_MODELS" in response.json()["status"]["message"]
+
+
+class ServiceSettings(Settings):
+    port: int = Field(default=0)
+
+
+def _no_tokenizers() -> Service[ServiceSettings]:
+    router = APIRouter()
+
+    @serve(router, TOKENIZERS)
+    async def tokenizers(_: Empty) -> TokenizerList:
+        return TokenizerList(tokenizers=[])
+
+    @asynccontextmanager
+    async def build(platform: Platform, _: ServiceSettings) -> AsyncIterator[FastAPI]:
+        app = platform.app(title="tokenizer")
+        app.include_router(router)
+        yield app
+
+    return Service(name="tokenizer", settings=ServiceSettings, build=build)
 
 
 class TestSliding:

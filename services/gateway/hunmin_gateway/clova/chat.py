@@ -1,14 +1,14 @@
 """Chat completions, in both versions: the request, the answer, and the way from one to the other. Pure: no I/O."""
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from hunmin_contracts.generation import ChunkEvent, GenerateRequest
 from hunmin_contracts.ids import AccountId
 from pydantic import Field
 
 from hunmin_gateway.clova.envelope import Camel
-from hunmin_gateway.clova.messages import PartedMessages, TextMessages, Unserved, chat_of, unserved
+from hunmin_gateway.clova.messages import PartedMessages, TextMessages, chat_of, unserved_but
 from hunmin_gateway.clova.parameters import FirstVersion, ThirdVersion
 from hunmin_gateway.clova.text import StopReason, Text
 from hunmin_gateway.exchange import Event
@@ -35,26 +35,13 @@ class ThirdChatRequest(ThirdVersion):
     """The body of `POST /v3/chat-completions/{model}`."""
 
     messages: PartedMessages
-    tools: Unserved = None
-    tool_choice: Unserved = None
-    response_format: Unserved = None
-    thinking: Annotated[
-        Any, Field(description='Not served: refused unless it is null, empty or {"effort": "none"}.')
-    ] = None
+    tools: Annotated[None, unserved_but([])] = None
+    tool_choice: Annotated[None, unserved_but("none")] = None
+    response_format: Annotated[None, unserved_but()] = None
+    thinking: Annotated[None, unserved_but({"effort": "none"})] = None
 
     def generate_request(self, account_id: AccountId, model: str, seed: int) -> GenerateRequest:
-        """What to ask of the generation service; what no model here can do is refused by name."""
-        thinking = None if self.thinking == {"effort": "none"} else self.thinking
-        choice = None if self.tool_choice == "none" else self.tool_choice
-        functions = {
-            "tools": self.tools,
-            "toolChoice": choice,
-            "responseFormat": self.response_format,
-            "thinking": thinking,
-        }
-        for param, value in functions.items():
-            if value is not None and value not in ([], {}):
-                raise unserved(param)
+        """What to ask of the generation service."""
         return _asked(self, self.messages, account_id, model, seed)
 
     def writer(self, seed: int) -> "ThirdChatWriter":

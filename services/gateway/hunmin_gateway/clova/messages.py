@@ -5,14 +5,27 @@ from typing import Annotated, Any, Literal, Protocol
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import Message
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic.alias_generators import to_camel
 
 from hunmin_gateway.clova.envelope import TEXT_EMPTY, UNSUPPORTED_FUNCTION, clova_error
 from hunmin_gateway.clova.parameters import CamelSchema
 from hunmin_gateway.public_schema import said
 
 Role = Literal["system", "user", "assistant"]
-Unserved = Annotated[Any, Field(description="Not served: refused unless it is null or empty.")]
+
+
+def unserved_but(*neutral: object) -> BeforeValidator:
+    """Return the mark of a function that no model here has: null and the `neutral` values pass, as null.
+
+    As `public_schema.only`, but for the code that it has in this dialect alone.
+    """
+
+    def check(value: object, info: ValidationInfo) -> None:
+        if value is not None and value not in neutral:
+            raise unserved(to_camel(str(info.field_name)))
+
+    return BeforeValidator(check)
 
 
 class TextMessage(CamelSchema):
@@ -29,10 +42,10 @@ class TextMessage(CamelSchema):
 class Part(CamelSchema):
     """A part of a turn. Images are not served."""
 
-    type: Literal["text", "image_url"]
+    type: Annotated[Literal["text", "image_url"], WithJsonSchema({"const": "text"})]
     text: str | None = None
-    image_url: Unserved = None
-    data_uri: Unserved = None
+    image_url: Annotated[Any, WithJsonSchema({"type": "null"})] = None
+    data_uri: Annotated[Any, WithJsonSchema({"type": "null"})] = None
 
 
 class PartedMessage(CamelSchema):
