@@ -197,6 +197,14 @@ def test_clova_s_tasks_are_the_same_jobs(client, studio):
         assert task in [each["id"] for each in http.get(TASKS).json()["result"]["content"]]
         asked = {"prompt": PAIRS[0]["prompt"], "max_tokens": 4}
         assert client.completions.create(model=told["tunedModel"], **asked).usage.completion_tokens > 0
+        by_task = {"text": PAIRS[0]["prompt"], "maxTokens": 4, "seed": 7}
+        said = http.post(f"/testapp/v1/tasks/{task}/completions", json=by_task).json()["result"]
+        by_name = http.post(f"/v1/completions/{told['tunedModel']}", json=by_task).json()["result"]
+        assert said == by_name
+        assert (
+            said["inputLength"]
+            > http.post(f"/v1/completions/{studio.model}", json=by_task).json()["result"]["inputLength"]
+        )
         assert http.delete(f"{TASKS}/{task}").json() == {"status": {"code": "20000", "message": "OK"}}
         with pytest.raises(openai.NotFoundError):
             client.completions.create(model=told["tunedModel"], **asked)

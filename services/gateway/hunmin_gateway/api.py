@@ -2,15 +2,20 @@
 
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from hunmin_contracts.errors import Problem
 from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
 from hunmin_gateway.authentication import check_declared
+from hunmin_gateway.clova import api as clova_api
 from hunmin_gateway.clova import envelope as clova_envelope
+from hunmin_gateway.clova import openai_twin as clova_openai_api
+from hunmin_gateway.clova import tools as clova_tools_api
 from hunmin_gateway.clova import tuning as clova_tuning_api
+from hunmin_gateway.clova.request_id import ClovaRequestId
+from hunmin_gateway.clova.router import SERVICE_APP, TEST_APP, refuse_test_keys
 from hunmin_gateway.openai import api as openai_api
 from hunmin_gateway.openai import files as files_api
 from hunmin_gateway.openai import fine_tuning as fine_tuning_api
@@ -43,7 +48,8 @@ A Korean language-model studio of one's own. Every request carries an API key: `
   OpenAI's shape.
 * **TGI** (`/generate`, `/generate_stream`, `/`): works with `huggingface_hub`'s InferenceClient and with
   `text-generation`; a URL is `/` for the default model or `/models/NAME` for another. Errors have TGI's shape.
-* **CLOVA Studio** (`/tuning/v2/tasks`): its tuning API, in its envelope.
+* **CLOVA Studio** (`/v1/chat-completions`, `/testapp/v1/…`, `/serviceapp/v1/…`, `/tuning/v2/tasks`, …): works with
+  `langchain-community`, and below `/v1/openai` with `langchain-naver`. Errors have five digits, in NAVER's envelope.
 * **Studio** (`/studio/v1`): tokenizers, datasets, products, tuning jobs, soft prompts, gradients, usage and
   quotas. Errors are problem documents (RFC 9457).
 
@@ -65,10 +71,16 @@ def mount(app: FastAPI) -> None:
     app.version = version("hunmin-gateway")
     app.description = DESCRIPTION
     app.add_middleware(QuotaHeaders)
+    app.add_middleware(ClovaRequestId)
     app.include_router(openai_api.router)
     app.include_router(files_api.router)
     app.include_router(fine_tuning_api.router)
+    app.include_router(clova_openai_api.router)
     app.include_router(clova_tuning_api.router)
+    for router in (clova_api.router, clova_tools_api.router):
+        app.include_router(router)
+        app.include_router(router, prefix=TEST_APP)
+        app.include_router(router, prefix=SERVICE_APP, dependencies=[Depends(refuse_test_keys)])
     app.include_router(studio_api.router)
     app.include_router(account_api.router)
     app.include_router(members_api.router)
@@ -111,10 +123,10 @@ def mount(app: FastAPI) -> None:
 def render_error(request: Request, problem: Problem) -> Response:
     """Answer in the dialect of the path."""
     path = request.url.path
-    if path.startswith("/v1/"):
-        return error_response(problem, path)
     if clova_envelope.is_clova(path):
         return clova_envelope.error_response(problem)
+    if path.startswith("/v1/"):
+        return error_response(problem, path)
     if tgi_errors.is_tgi(path):
         return tgi_errors.error_response(problem, path)
     return Response(problem.model_dump_json(), status_code=problem.status, media_type="application/problem+json")

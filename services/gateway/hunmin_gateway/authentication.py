@@ -62,7 +62,7 @@ class KeyedRoute(APIRoute):
         required = self.required
 
         async def answer_principal(request: Request) -> Response:
-            principal = await _authenticate(request)
+            principal = await _authenticate(self.key_of(request), request)
             if required == OPERATOR:
                 principal.require_operator()
             else:
@@ -71,6 +71,15 @@ class KeyedRoute(APIRoute):
             return await answer(request)
 
         return answer_principal
+
+    def key_of(self, request: Request) -> str:
+        """Return the key that `request` carries, or refuse it. A dialect may know other headers."""
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise HunminError(
+                ErrorCode.UNAUTHENTICATED, "The request has no API key. Send the header Authorization: Bearer YOUR_KEY."
+            )
+        return key.strip()
 
 
 def principal_of(request: Request) -> Principal:
@@ -90,12 +99,7 @@ def check_declared(routes: Sequence[BaseRoute], *, open_paths: Collection[str]) 
 PrincipalDep = Annotated[Principal, Depends(principal_of)]
 
 
-async def _authenticate(request: Request) -> Principal:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise HunminError(
-            ErrorCode.UNAUTHENTICATED, "The request has no API key. Send the header Authorization: Bearer YOUR_KEY."
-        )
+async def _authenticate(key: str, request: Request) -> Principal:
     parts = parts_of(request)
     async with parts.database.session() as session:
-        return await KeyRing(session, pepper=parts.pepper).authenticate(key.strip())
+        return await KeyRing(session, pepper=parts.pepper).authenticate(key)

@@ -1,7 +1,7 @@
 """A gateway on a real port and a real database, before a small generation service and a small tokenizer service.
 
 The two are services on the same contracts as the real ones. The model is a parrot: it answers with the characters of
-its prompt, one a token, and a prompt that starts with `!` makes it fail in the way that is named.
+its prompt, one a token, and a prompt, or a chat, that starts with `!` makes it fail as named.
 """
 
 import argparse
@@ -272,7 +272,8 @@ class Parrot:
 
     async def _answer(self, request: GenerateRequest) -> AsyncIterator[PromptEvent | ChunkEvent | UsageEvent]:
         prompt = _admit(request)
-        _fail(prompt)
+        order = prompt.removeprefix("user:")
+        _fail(order)
         tokens = [_token(character, None if index == 0 else -1.0, request) for index, character in enumerate(prompt)]
         wanted = _wanted(prompt, request)
         request_id = current_request_id()
@@ -285,17 +286,17 @@ class Parrot:
         )
         for step in range(wanted):
             for index in range(request.n):
-                if prompt.startswith("!slow"):
+                if order.startswith("!slow"):
                     await asyncio.sleep(0.01)
-                if prompt.startswith("!break") and step == 2:
+                if order.startswith("!break") and step == 2:
                     raise HunminError(ErrorCode.UNAVAILABLE, "The engine stopped.", retry_after_s=3)
-                if prompt.startswith("!early") and step == 2:
+                if order.startswith("!early") and step == 2:
                     return
                 character = prompt[(step + index) % len(prompt)] if prompt else "가"
                 self.generated += 1
                 self.metered[request_id] += 1
                 is_last = step == wanted - 1
-                is_ended = is_last and prompt.startswith("!end")
+                is_ended = is_last and order.startswith("!end")
                 token = _token("" if is_ended else character, -0.5 / (1 + index), request)
                 reported = [token] if with_logprobs else []
                 yield ChunkEvent(
@@ -393,7 +394,7 @@ def _tokenizer() -> Service[ServiceSettings]:
 
     @serve(router, tokenization.TOKENIZERS)
     async def tokenizers(_: Empty) -> tokenization.TokenizerList:
-        info = tokenization.TokenizerInfo(name="letters", method="char", vocab_size=1, digest="0")
+        info = tokenization.TokenizerInfo(name="letters", method="char", vocab_size=1, digest=MODEL.tokenizer_digest)
         return tokenization.TokenizerList(tokenizers=[info])
 
     @serve(router, tokenization.ENCODE)

@@ -582,6 +582,6 @@ class TestClovaTasks:
         answer = await studio.http.post("/tuning/v2/tasks", json=body)
         assert (answer.status_code, answer.json()["status"]["code"]) == (400, "40080")
         answer = await studio.http.get("/tuning/v2/tasks", headers={"authorization": "Bearer no"})
-        assert (answer.status_code, answer.json()["status"]["code"]) == (401, "40100")
+        assert (answer.status_code, answer.json()["status"]["code"]) == (401, "40104")
         answer = await studio.http.get("/tuning/v2/tasks/job_" + "0" * 24)
         assert (answer.status_code, answer.json()["status"]["code"]) == (404, "40400")

@@ -49,11 +49,11 @@ def test_a_refusal_says_for_which_model_and_purpose():
     assert "limit tokens_per_minute for the model starter for the purpose score is 100" in error.message
 
 
-def test_clova_s_code_for_it_is_that_of_too_many_requests():
+def test_clova_s_code_for_it_is_that_of_an_exceeded_rate():
     problem = Problem.of(refusal([Refused(state(), 11)]), request_id="req_1")
     response = envelope.error_response(problem)
     assert response.status_code == 429
-    assert b'"code":"42900"' in response.body
+    assert b'"code":"42901"' in response.body
     assert b'"result"' not in response.body
 
 

@@ -6,6 +6,20 @@ import pytest
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
+CLOVA_PATHS = (
+    "/v1/chat-completions/{model}",
+    "/v3/chat-completions/{model}",
+    "/v1/completions/{model}",
+    "/v1/tasks/{task_id}/chat-completions",
+    "/v2/tasks/{task_id}/chat-completions",
+    "/v3/tasks/{task_id}/chat-completions",
+    "/v1/tasks/{task_id}/completions",
+    "/v2/tasks/{task_id}/completions",
+    "/v1/api-tools/embedding/{model}",
+    "/v1/api-tools/chat-tokenize/{model}",
+    "/v3/api-tools/chat-tokenize/{model}",
+    "/v1/api-tools/sliding/chat-messages/{model}",
+)
 PATHS = {
     "/",
     "/v1/models",
@@ -25,6 +39,12 @@ PATHS = {
     "/v1/fine_tuning/jobs/{job_id}/checkpoints",
     "/tuning/v2/tasks",
     "/tuning/v2/tasks/{task_id}",
+    *(f"{app}{path}" for app in ("", "/testapp", "/serviceapp") for path in CLOVA_PATHS),
+    "/v1/openai/models",
+    "/v1/openai/models/{name}",
+    "/v1/openai/completions",
+    "/v1/openai/chat/completions",
+    "/v1/openai/embeddings",
     "/studio/v1/models",
     "/studio/v1/datasets",
     "/studio/v1/datasets/{reference}",

@@ -1,1 +1,1 @@
-"""The CLOVA Studio dialect: so far its tuning API. Decides nothing that another dialect would share."""
+"""The CLOVA Studio dialect, as NAVER documents it. Decides nothing that another dialect would share."""

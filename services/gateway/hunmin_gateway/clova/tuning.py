@@ -6,7 +6,7 @@ What NAVER's public documentation leaves open is decided in docs/openai-fine-tun
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from hunmin_contracts import datasets, soft_prompts
 from hunmin_contracts.datasets import COMPLETION, PROMPT, DatasetInfo, Shares
 from hunmin_contracts.errors import ErrorCode, HunminError
@@ -18,8 +18,9 @@ from hunmin_contracts.tuning_jobs import CANCEL, DESCRIBE, LIST, JobInfo, JobReq
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from hunmin_gateway.authentication import KeyedRoute, PrincipalDep, requires
+from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.clova.envelope import Camel, Envelope
+from hunmin_gateway.clova.router import clova_router
 from hunmin_gateway.listing import read_all
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
@@ -27,12 +28,7 @@ from hunmin_gateway.public_schema import NAME, PublicSchema, only, said
 from hunmin_gateway.studio.tuning import CreateJobBody, create_job
 from hunmin_gateway.tuning_doors import TEMPLATE, name_like
 
-router = APIRouter(
-    prefix="/tuning/v2",
-    tags=["CLOVA Studio"],
-    route_class=KeyedRoute,
-    responses={"4XX": {"model": Envelope[None], "description": "What is wrong with the request"}},
-)
+router = clova_router("/tuning/v2")
 
 Status = Literal["WAIT", "RUNNING", "SUCCEEDED", "FAILED"]
 _STATES: dict[str, Status] = {

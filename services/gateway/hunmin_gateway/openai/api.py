@@ -27,7 +27,7 @@ from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.soft_prompts import all_of, find
 
 router = openai_router()
-_STREAM: dict[int | str, dict[str, Any]] = {
+STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer, whole or as server-sent events", "content": {"text/event-stream": {}}}
 }
 
@@ -35,7 +35,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/completions",
     response_model=Completion,
-    responses=_STREAM,
+    responses=STREAM,
     summary="Complete a text",
     dependencies=[requires(Scope.GENERATE)],
 )
@@ -47,7 +47,7 @@ async def complete(body: CompletionRequest, principal: PrincipalDep, parts: Part
 @router.post(
     "/chat/completions",
     response_model=ChatCompletion,
-    responses=_STREAM,
+    responses=STREAM,
     summary="Answer a chat",
     dependencies=[requires(Scope.GENERATE)],
 )
