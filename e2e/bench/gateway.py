@@ -77,7 +77,7 @@ def wait_for(port: int, path: str) -> None:
 def set_limits(variables: dict[str, str]) -> None:
     """Give the account every kind of limit, and room in each."""
     for name in LIMITS:
-        command = [sys.executable, "-m", "hunmin_gateway.quotas", "set", "default", name, "1000000000"]
+        command = [sys.executable, "-c", _HUNMIN, "quotas", "set", "default", name, "1000000000"]
         subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -58,9 +58,9 @@ class Two:
             for call in calls:
                 await self.told.tell(session, USAGE, call, key=call.usage_id)
 
-    async def fetch(self, statement: str) -> list[Any]:
+    async def fetch(self, statement: str, **values: Any) -> list[Any]:
         async with self.gateway.session() as session:
-            return list((await session.execute(text(statement))).all())
+            return list((await session.execute(text(statement), values)).all())
 
     async def until(self, statement: str, rows: int) -> None:
         deadline = time.monotonic() + WITHIN_S
@@ -129,14 +129,13 @@ async def settled(two: Two, status: str) -> None:
     """Let a gateway have settled an exchange, for which a limit of tokens had room."""
     await two.fetch(
         "INSERT INTO usage (id, request_id, account_id, key_id, model, endpoint, prompt_tokens, completion_tokens, "
-        f"status, started_at, duration_s) VALUES ('use_1', 'r', 'a', 'k', 'm', 'e', 5, 6, '{status}', now(), 1) "
-        "RETURNING 1"
+        "status, started_at, duration_s) VALUES ('use_1', 'r', 'a', 'k', 'm', 'e', 5, 6, :status, now(), 1) RETURNING 1",
+        status=status,
     )
-    held = "('use_1', 'limit_1', 'tokens_per_month', '2026-11-01', 30, now(), now())"
     if status == "cancelled":
         await two.fetch(
             "INSERT INTO quota_reservations (usage_id, limit_id, name, begins_at, amount, expires_at, swept_at) "
-            f"VALUES {held} RETURNING 1"
+            "VALUES ('use_1', 'limit_1', 'tokens_per_month', '2026-11-01', 30, now(), now()) RETURNING 1"
         )
     await two.fetch(
         "INSERT INTO quota_counters (limit_id, begins_at, used, reserved) VALUES ('limit_1', '2026-11-01', 11, 0) "
