@@ -129,7 +129,8 @@ async def settled(two: Two, status: str) -> None:
     """Let a gateway have settled an exchange, for which a limit of tokens had room."""
     await two.fetch(
         "INSERT INTO usage (id, request_id, account_id, key_id, model, endpoint, prompt_tokens, completion_tokens, "
-        "status, started_at, duration_s) VALUES ('use_1', 'r', 'a', 'k', 'm', 'e', 5, 6, :status, now(), 1) RETURNING 1",
+        "status, started_at, duration_s) "
+        "VALUES ('use_1', 'r', 'a', 'k', 'm', 'e', 5, 6, :status, now(), 1) RETURNING 1",
         status=status,
     )
     if status == "cancelled":
