@@ -1,0 +1,155 @@
+"""Holds a ledger against what the engine told, event by event. Reads the studio's database and topics themselves."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from hunmin_contracts.events import USAGE
+from hunmin_kit.data.embedded import EmbeddedPostgres
+
+QUIET_S = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got: `tokens` of a whole answer, None for one that was cut or failed."""
+
+    request_id: str
+    tokens: int | None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The rows of usage, and what is taken of the limits."""
+
+    rows: list[dict[str, Any]]
+    used: dict[str, int]
+    reserved: dict[str, int]
+
+    def tokens(self) -> dict[str, int]:
+        """Return the tokens of each exchange, corrections included."""
+        found: Counter[str] = Counter()
+        for row in self.rows:
+            found[row["corrects"] or row["id"]] += row["prompt_tokens"] + row["completion_tokens"]
+        return dict(found)
+
+
+class Auditor:
+    """Looks into the database of the studio in `home`, and into the broker at `servers`."""
+
+    def __init__(self, home: Path, servers: str) -> None:
+        self._url = EmbeddedPostgres(home / "postgres").url
+        self._servers = servers
+
+    def fetch(self, statement: str) -> list[dict[str, Any]]:
+        """Return what a statement finds."""
+
+        async def fetch() -> list[dict[str, Any]]:
+            connection = await asyncpg.connect(self._url)
+            try:
+                return [dict(row) for row in await connection.fetch(statement)]
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetch())
+
+    def ledger(self) -> Ledger:
+        """Return the ledger as it stands."""
+        taken = self.fetch(
+            "SELECT name, coalesce(sum(used), 0)::bigint AS used, coalesce(sum(reserved), 0)::bigint AS reserved "
+            "FROM gateway.quota_limits AS limits JOIN gateway.quota_counters ON limit_id = limits.id GROUP BY name"
+        )
+        return Ledger(
+            rows=self.fetch("SELECT * FROM gateway.usage"),
+            used={row["name"]: row["used"] for row in taken},
+            reserved={row["name"]: row["reserved"] for row in taken},
+        )
+
+    def waiting(self) -> int:
+        """Return how much is on its way: events to be relayed, calls that no row has, and what is reserved."""
+        (row,) = self.fetch(
+            "SELECT (SELECT count(*) FROM generation.event_outbox) + (SELECT count(*) FROM gateway.event_outbox) "
+            "+ (SELECT count(*) FROM gateway.metered_calls) "
+            "+ (SELECT count(*) FROM gateway.quota_counters WHERE reserved > 0) AS count"
+        )
+        return int(row["count"])
+
+    def wait_until_settled(self, *, within_s: float) -> None:
+        """Return once nothing has been on its way for a while."""
+        deadline, quiet_since = time.monotonic() + within_s, time.monotonic()
+        while time.monotonic() - quiet_since < QUIET_S:
+            if waiting := self.waiting():
+                quiet_since = time.monotonic()
+                assert time.monotonic() < deadline, f"{waiting} are still on their way"
+            time.sleep(0.3)
+
+    def told(self) -> list[dict[str, Any]]:
+        """Return every event of usage that the broker has, as often as it has it, each partition in its order."""
+        return self._read(lambda message: json.loads(message.value))
+
+    def processed(self) -> set[str]:
+        """Return the ids of the events whose effect is in the gateway's schema."""
+        return {row["event_id"] for row in self.fetch("SELECT event_id FROM gateway.event_processed")}
+
+    def dead(self) -> int:
+        """Return how many events no consumer could handle."""
+        return int(self.fetch("SELECT count(*) FROM gateway.event_attempts WHERE died_at IS NOT NULL")[0]["count"])
+
+    def _read(self, convert: Callable[[Any], Any]) -> list[Any]:
+        from hunmin_kit.events.kafka_bus import KafkaConsumer, TopicPartition  # which imports it without its warnings
+
+        consumer = KafkaConsumer(bootstrap_servers=self._servers, enable_auto_commit=False)
+        try:
+            partitions = [TopicPartition(USAGE.name, one) for one in consumer.partitions_for_topic(USAGE.name)]
+            consumer.assign(partitions)
+            consumer.seek_to_beginning(*partitions)
+            ends = consumer.end_offsets(partitions)
+            found: list[Any] = []
+            while any(consumer.position(one) < ends[one] for one in partitions):
+                for messages in consumer.poll(timeout_ms=1000).values():
+                    found += map(convert, messages)
+            return found
+        finally:
+            consumer.close()
+
+
+def check(auditor: Auditor, answers: list[Answer], *, kills: int, clients: int) -> dict[str, int]:
+    """Raise an AssertionError unless everything that was accepted has ended, once, at what the engine computed.
+
+    Of the calls that ran when generation was killed nobody tells: at most as many as there are clients, each time.
+    """
+    ledger, told = auditor.ledger(), auditor.told()
+    rows = {row["id"]: row for row in ledger.rows}
+    tokens = ledger.tokens()
+    events = {event["id"]: event["data"] for event in told}
+    assert set(events) <= auditor.processed(), "events without an effect"
+    assert auditor.dead() == 0
+    engine: Counter[str] = Counter()
+    for event in events.values():
+        engine[event["usage_id"]] += event["prompt_tokens"] + event["completion_tokens"]
+    for usage_id, computed in engine.items():
+        assert usage_id in rows, f"{usage_id} was computed, and is in no ledger"
+        if rows[usage_id]["status"] != "failed":
+            assert tokens[usage_id] == computed, rows[usage_id]
+    untold = [usage_id for usage_id in tokens if usage_id not in engine and tokens[usage_id]]
+    assert len(untold) <= kills * clients, f"{len(untold)} exchanges are settled of which nobody told"
+    requests = {row["request_id"]: row["id"] for row in ledger.rows if row["corrects"] is None}
+    for answer in answers:
+        if answer.tokens is not None:
+            assert tokens[requests[answer.request_id]] == answer.tokens, answer
+    assert ledger.used["tokens_per_month"] == sum(tokens.values())
+    assert not any(ledger.reserved.values())
+    return {
+        "events": len(events),
+        "delivered": len(told),
+        "rows": len(rows),
+        "corrections": sum(row["corrects"] is not None for row in ledger.rows),
+        "untold": len(untold),
+        "answers": sum(answer.tokens is not None for answer in answers),
+    }
