@@ -11,7 +11,7 @@ from hunmin_contracts.tenancy import Scope
 from hunmin_kit.run.errors import StartError
 from starlette.routing import BaseRoute
 
-from hunmin_gateway.keys.ring import KeyRing
+from hunmin_gateway.keys.authentication import authenticate
 from hunmin_gateway.parts import parts_of
 from hunmin_gateway.principal import Principal
 
@@ -101,5 +101,4 @@ PrincipalDep = Annotated[Principal, Depends(principal_of)]
 
 async def _authenticate(key: str, request: Request) -> Principal:
     parts = parts_of(request)
-    async with parts.database.session() as session:
-        return await KeyRing(session, pepper=parts.pepper).authenticate(key)
+    return await authenticate(parts.database.quick, key, pepper=parts.pepper)

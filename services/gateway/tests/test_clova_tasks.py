@@ -14,6 +14,7 @@ from hunmin_contracts import tuning_jobs
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId, DatasetId, JobId, new_job_id
 from hunmin_contracts.tuning_jobs import JobInfo
+from hunmin_gateway.keys.authentication import authenticate
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import parts_of_app
@@ -94,7 +95,7 @@ async def tuned(up: tuple[Running, Jobs], tls: ssl.SSLContext, parrot) -> AsyncI
     async with parts.database.session() as session:
         ring = KeyRing(session, pepper=parts.pepper)
         key, _ = await ring.create(f"account {new_key()}", "test")
-        account_id = (await ring.authenticate(key)).account_id
+    account_id = (await authenticate(parts.database.quick, key, pepper=parts.pepper)).account_id
     parrot.requests.clear()
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=gateway.url("gateway"), headers=headers, timeout=10, verify=tls) as http:

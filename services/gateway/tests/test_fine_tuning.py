@@ -21,6 +21,7 @@ from hunmin_contracts.ids import new_dataset_id, new_job_id
 from hunmin_contracts.schema import Empty
 from hunmin_contracts.tuning import Evaluation, Hyperparameters, StepMetrics, TuningResult, ValidationMetrics
 from hunmin_contracts.tuning_jobs import JobEvent, JobInfo, LogEvent, MetricsEvent, StateEvent
+from hunmin_gateway.keys.authentication import authenticate
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import parts_of_app
@@ -270,7 +271,7 @@ async def studio(gateway: tuple[Running, Tuning], tls: ssl.SSLContext) -> AsyncI
     async with parts.database.session() as session:
         ring = KeyRing(session, pepper=parts.pepper)
         key, _ = await ring.create(f"account {new_key()}", "test")
-        account_id = (await ring.authenticate(key)).account_id
+    account_id = (await authenticate(parts.database.quick, key, pepper=parts.pepper)).account_id
     tuning.refusal = None
     url = up.url("gateway")
     async with (

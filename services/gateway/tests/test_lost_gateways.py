@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hunmin_contracts.events import USAGE, UsageMetered
+from hunmin_gateway.keys.authentication import authenticate
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.lost import LostExchanges
@@ -107,8 +108,8 @@ async def test_exchange_that_nobody_settled_is_settled_with_the_sum_of_its_calls
 
 async def test_exchange_is_of_the_project_of_its_key(two: Two) -> None:
     async with two.gateway.session() as session:
-        ring = KeyRing(session, pepper=b"pepper")
-        principal = await ring.authenticate((await ring.create("account", "test"))[0])
+        key, _ = await KeyRing(session, pepper=b"pepper").create("account", "test")
+    principal = await authenticate(two.gateway.quick, key, pepper=b"pepper")
     await two.tell(metered(account_id=principal.account_id, key_id=principal.key_id), metered("use_2"))
     await two.until("SELECT 1 FROM metered_calls", 2)
     await asyncio.sleep(LOST_AFTER_S + 0.1)

@@ -22,8 +22,8 @@ from hunmin_gateway.quotas.quotas import Quotas
 from hunmin_gateway.tables import Account, QuotaLimit
 from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.record import UsageRecord
+from hunmin_kit.data import Quick, QuickConnection
 from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -193,13 +193,16 @@ class UnheardDatabase:
         self._database = database
         self._is_lost = True
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
-        async with self._database.session() as session:
-            yield session
+    @property
+    def quick(self) -> "UnheardDatabase":
+        return self
+
+    async def fetch(self, statement: Quick, values: dict) -> list:
+        rows = await self._database.quick.fetch(statement, values)
         if self._is_lost:
             self._is_lost = False
             raise HunminError(ErrorCode.UNAVAILABLE, "The database cannot be reached.")
+        return rows
 
 
 class LateDatabase:
@@ -209,9 +212,13 @@ class LateDatabase:
         self._database = database
         self.is_committing = asyncio.Event()
 
+    @property
+    def quick(self) -> "LateDatabase":
+        return self
+
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
-        transaction = self._database.session()
+    async def transaction(self) -> AsyncIterator[QuickConnection]:
+        transaction = self._database.quick.transaction()
         yield await transaction.__aenter__()
         committing = asyncio.create_task(self._commit(transaction))
         await asyncio.shield(committing)
@@ -233,9 +240,7 @@ class TestCancelled:
                 pytest.fail("it was let in")
 
         asking = asyncio.create_task(ask())
-        for _ in range(2):  # the limits are read, then the reservation is made
-            await asyncio.wait_for(database.is_committing.wait(), 5)
-            database.is_committing.clear()
+        await asyncio.wait_for(database.is_committing.wait(), 5)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from hunmin_contracts.errors import ErrorCode, Problem
-from hunmin_contracts.quotas import LimitName, Purpose
+from hunmin_contracts.quotas import LimitName
 from hunmin_gateway.clova import envelope
-from hunmin_gateway.quotas.amounts import Amounts, counts
+from hunmin_gateway.quotas.amounts import Amounts
 from hunmin_gateway.quotas.state import LimitState, Refused, duration, rate_limit_headers, refusal
 
 NOW = datetime(2026, 11, 28, 12, 0, 17, 500_000, tzinfo=UTC)
@@ -75,14 +75,3 @@ def test_nothing_stays_taken_of_what_runs_at_a_time():
     assert amounts.reserved()[LimitName.CONCURRENT_REQUESTS] == 1
     assert LimitName.CONCURRENT_REQUESTS not in amounts.used()
     assert LimitName.BACKWARD_TOKENS_PER_MONTH not in amounts.reserved()
-
-
-@pytest.mark.parametrize("name", LimitName)
-def test_every_purpose_counts_requests_and_one_kind_of_tokens(name):
-    counting = {purpose for purpose in Purpose if counts(purpose, name)}
-    if "backward" in name:
-        assert counting == {Purpose.GRADIENT}
-    elif "tokens" in name:
-        assert counting == set(Purpose) - {Purpose.GRADIENT}
-    else:
-        assert counting == set(Purpose)

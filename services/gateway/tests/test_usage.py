@@ -226,8 +226,12 @@ class RestartingDatabase:
         self._database = database
         self._failures = failures
 
-    def session(self):
+    @property
+    def quick(self):
+        return self
+
+    async def fetch(self, statement, values):
         self._failures -= 1
         if self._failures >= 0:
             raise HunminError(ErrorCode.UNAVAILABLE, "The database cannot be reached.")
-        return self._database.session()
+        return await self._database.quick.fetch(statement, values)

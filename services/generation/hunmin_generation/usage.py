@@ -64,7 +64,8 @@ class UsageEvents:
 
     def __init__(self, events: Events, database: Database) -> None:
         self._events = events
-        self._writes = LastingWrites(database)
+        self._database = database
+        self._writes = LastingWrites()
 
     @asynccontextmanager
     async def metered(self, call: Call) -> AsyncIterator[Meter]:
@@ -102,8 +103,13 @@ class UsageEvents:
             error_code=code,
         )
         event_id = new_event_id()  # one event, though it may be written twice
+
+        async def write() -> None:
+            async with self._database.session() as session:
+                await self._events.tell(session, USAGE, told, key=told.usage_id, event_id=event_id)
+
         self._writes.start(  # no answer waits for it
-            lambda session: self._events.tell(session, USAGE, told, key=told.usage_id, event_id=event_id),
+            write,
             on_loss=lambda error: _log.error(
                 "generation.usage.lost", usage=told.model_dump(mode="json"), exc_info=error
             ),

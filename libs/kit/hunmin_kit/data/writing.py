@@ -5,20 +5,16 @@ import time
 from collections.abc import Awaitable, Callable
 
 from hunmin_contracts.errors import ErrorCode, HunminError
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from hunmin_kit.data.database import Database
 
 PATIENCE_S = 30.0  # for a database that restarts
 _RETRY_S = 0.5
-Write = Callable[[AsyncSession], Awaitable[object]]
+Write = Callable[[], Awaitable[object]]
 
 
 class LastingWrites:
-    """Writes in transactions of their own, again while the database is away. `finish` before the service stops."""
+    """Writes, each a transaction, again while the database is away. `finish` before the service stops."""
 
-    def __init__(self, database: Database, *, patience_s: float = PATIENCE_S) -> None:
-        self._database = database
+    def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
         self._unwritten: set[asyncio.Task[None]] = set()
 
@@ -40,8 +36,7 @@ class LastingWrites:
         give_up_at = time.monotonic() + self._patience_s
         while True:
             try:
-                async with self._database.session() as session:
-                    await write(session)
+                await write()
                 return
             except HunminError as error:
                 if error.code is not ErrorCode.UNAVAILABLE or time.monotonic() > give_up_at:

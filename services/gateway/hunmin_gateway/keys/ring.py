@@ -1,25 +1,22 @@
-"""The keys of every account, for who runs the server: authenticated, made, listed, revoked."""
+"""The keys of every account, for who runs the server: made, listed, revoked."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId
-from hunmin_contracts.tenancy import SCOPES, ApiKeyInfo, KeyKind, NewApiKey, Role, Scope, least_role
-from sqlalchemy import func, or_, select, update
+from hunmin_contracts.ids import AccountId, ApiKeyId
+from hunmin_contracts.tenancy import SCOPES, ApiKeyInfo, KeyKind, NewApiKey, Role
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.audit.audit import Audit
 from hunmin_gateway.keys.keys import Keys, Wanted, key_info
-from hunmin_gateway.keys.text import digest, is_well_formed, new_key, visible_prefix
-from hunmin_gateway.principal import Principal
-from hunmin_gateway.tables import Account, ApiKey, Project, QuotaLimit
+from hunmin_gateway.keys.text import digest, new_key
+from hunmin_gateway.tables import Account, ApiKey
 from hunmin_gateway.tenancy.accounts import Accounts
-from hunmin_gateway.tenancy.projects import check_place
 from hunmin_gateway.tenancy.reach import Reach
 
 DEFAULT_ACCOUNT = "default"
-LAST_USED_RESOLUTION = timedelta(minutes=1)  # a write per request would cost more than the look-up
 
 
 @dataclass(frozen=True)
@@ -36,59 +33,6 @@ class KeyRing:
     def __init__(self, session: AsyncSession, *, pepper: bytes) -> None:
         self._session = session
         self._pepper = pepper
-
-    async def authenticate(self, key: str) -> Principal:
-        """Return whom `key` speaks for; raise UNAUTHENTICATED with the reason why it is refused."""
-        if not is_well_formed(key):
-            raise _refused("This is not an API key of this server, or it was mistyped. Check that it was copied whole.")
-        is_expired = ApiKey.expires_at.is_not(None) & (ApiKey.expires_at <= func.now())
-        is_stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < func.now() - LAST_USED_RESOLUTION)
-        has_limits = select(QuotaLimit.id).where(QuotaLimit.account_id == ApiKey.account_id).exists()
-        found = await self._session.execute(
-            select(
-                ApiKey.id,
-                ApiKey.account_id,
-                ApiKey.project_id,
-                ApiKey.kind,
-                ApiKey.scopes,
-                ApiKey.is_account_wide,
-                ApiKey.revoked_at,
-                Account.suspended_at,
-                Project.archived_at,
-                is_expired.label("is_expired"),
-                is_stale.label("is_stale"),
-                has_limits.label("has_limits"),
-            )
-            .join(Account, Account.id == ApiKey.account_id)
-            .join(Project, Project.id == ApiKey.project_id)
-            .where(ApiKey.digest == digest(key, pepper=self._pepper))
-        )
-        row = found.one_or_none()
-        if row is None:
-            raise _refused(f"The API key {visible_prefix(key)}… is unknown here. Ask this server's operator for one.")
-        if row.revoked_at is not None:
-            raise _refused(f"The API key {visible_prefix(key)}… was revoked. Use another one.")
-        if row.is_expired:
-            raise _refused(f"The API key {visible_prefix(key)}… has expired. Use another one.")
-        check_place(row.suspended_at, row.archived_at)
-        if row.is_stale:
-            # The condition again: of several requests at the same moment one writes.
-            await self._session.execute(
-                update(ApiKey).where(ApiKey.id == row.id, is_stale).values(last_used_at=func.now())
-            )
-        scopes = frozenset(scope for scope in Scope if scope in row.scopes)  # a newer release may know others
-        return Principal(
-            account_id=AccountId(row.account_id),
-            project_id=ProjectId(row.project_id),
-            key_id=ApiKeyId(row.id),
-            user_id=None,
-            role=least_role(scopes),
-            kind=KeyKind(row.kind),
-            scopes=scopes,
-            is_account_wide=row.is_account_wide,
-            is_operator=row.kind == KeyKind.OPERATOR,
-            has_limits=row.has_limits,
-        )
 
     async def create(
         self,
@@ -170,7 +114,3 @@ class KeyRing:
 async def keys_exist(session: AsyncSession) -> bool:
     """Tell whether any key was ever made."""
     return await session.scalar(select(ApiKey.id).limit(1)) is not None
-
-
-def _refused(message: str) -> HunminError:
-    return HunminError(ErrorCode.UNAUTHENTICATED, message)

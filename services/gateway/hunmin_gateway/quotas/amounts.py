@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from hunmin_contracts.quotas import LimitName, Purpose
+from hunmin_contracts.quotas import LimitName
 
 Unit = Literal["requests", "tokens", "backward_tokens"]
 Span = Literal["minute", "month"]
@@ -50,9 +50,3 @@ class Amounts:
     def _of(self, kind: Kind) -> int:
         amount: int = getattr(self, kind.unit)
         return amount
-
-
-def counts(purpose: Purpose, name: LimitName) -> bool:
-    """Tell whether a limit of that name counts calls of that purpose: gradients have backward tokens, others tokens."""
-    foreign = "tokens" if purpose is Purpose.GRADIENT else "backward_tokens"
-    return KINDS[name].unit != foreign

@@ -9,20 +9,16 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
-from hunmin_contracts.ids import AccountId
-from hunmin_contracts.quotas import ANY, LimitName, Purpose
-from hunmin_kit.data import Database
+from hunmin_contracts.quotas import LimitName
+from hunmin_kit.data import Database, QuickConnection
 from hunmin_kit.web import Client
-from sqlalchemy import Row, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.exchange import Exchange
-from hunmin_gateway.quotas.amounts import KINDS, Amounts, counts
+from hunmin_gateway.quotas.amounts import KINDS
 from hunmin_gateway.quotas.headers import tell
 from hunmin_gateway.quotas.measuring import measure
 from hunmin_gateway.quotas.state import LimitState, Refused, rate_limit_headers, refusal
 from hunmin_gateway.quotas.statements import COUNTERS, RENEW, RESERVE, SWEEP, TIDY_COUNTERS, TIDY_RESERVATIONS
-from hunmin_gateway.tables import QuotaLimit
 
 # Longer than the ledger waits for a database that restarts, or what still runs would be given back when it is there.
 LEASE_S = 60.0
@@ -84,44 +80,27 @@ class Quotas:
             await session.execute(TIDY_RESERVATIONS)
 
     async def _reserve(self, exchange: Exchange[Any]) -> None:
-        limits = await self._limits(exchange.principal.account_id, exchange.purpose)
-        if not limits:
-            return
-        amounts, model = Amounts(requests=1), str(ANY)
-        if any(limit.model != ANY or KINDS[LimitName(limit.name)].unit != "requests" for limit in limits):
-            amounts, model = await measure(exchange, self._generation)
+        amounts, model = await measure(exchange, self._generation)
         self._running.add(exchange.id)
         tell(rate_limit_headers(await _to_its_end(self._take(exchange, amounts.reserved(), model))))
 
-    async def _limits(self, account_id: AccountId, purpose: Purpose) -> Sequence[Row[tuple[str, str]]]:
-        """Return name and model of the limits that may apply."""
-        query = select(QuotaLimit.name, QuotaLimit.model)
-        async with self._database.session() as session:
-            found = await session.execute(
-                query.where(QuotaLimit.account_id == account_id, QuotaLimit.purpose.in_([ANY, purpose]))
-            )
-        return [limit for limit in found.all() if counts(purpose, LimitName(limit.name))]
-
     async def _take(self, exchange: Exchange[Any], amounts: Mapping[LimitName, int], model: str) -> list[LimitState]:
         """Reserve the amounts, all of them or none."""
-        async with self._database.session() as session:
-            reserved = await session.execute(
-                RESERVE,
-                {
-                    "names": [*amounts],
-                    "amounts": [*amounts.values()],
-                    "spans": [KINDS[name].span for name in amounts],
-                    "account_id": exchange.principal.account_id,
-                    "model": model,
-                    "purpose": exchange.purpose,
-                    "usage_id": exchange.id,
-                    "lease_s": self._lease_s,
-                },
-            )
-            rows = reserved.all()
-            if all(row.used is not None for row in rows):
-                return [_state(row, row.used, row.reserved) for row in rows]
-            refused = await _refused(session, rows)
+        wanted = {
+            "names": [*amounts],
+            "amounts": [*amounts.values()],
+            "spans": [KINDS[name].span for name in amounts],
+            "account_id": exchange.principal.account_id,
+            "model": model,
+            "purpose": exchange.purpose,
+            "usage_id": exchange.id,
+            "lease_s": self._lease_s,
+        }
+        async with self._database.quick.transaction() as connection:
+            rows = await connection.fetch(RESERVE, wanted)
+            if all(row["used"] is not None for row in rows):
+                return [_state(row, row["used"], row["reserved"]) for row in rows]
+            refused = await _refused(connection, rows)
             tell(rate_limit_headers(one.state for one in refused))
             raise refusal(refused)  # which rolls back
 
@@ -136,26 +115,26 @@ class Quotas:
                 _log.error("quota.keeping.failed", exc_info=error)
 
 
-async def _refused(session: AsyncSession, rows: Sequence[Row[Any]]) -> list[Refused]:
+async def _refused(connection: QuickConnection, rows: Sequence[Mapping[str, Any]]) -> list[Refused]:
     """Return the limits that had no room, with what stands in their counters."""
-    full = [row for row in rows if row.used is None]
-    counters = await session.execute(
-        COUNTERS, {"limit_ids": [row.id for row in full], "beginnings": [row.begins_at for row in full]}
+    full = [row for row in rows if row["used"] is None]
+    counters = await connection.fetch(
+        COUNTERS, {"limit_ids": [row["id"] for row in full], "beginnings": [row["begins_at"] for row in full]}
     )
     counted = {limit_id: (used, reserved) for limit_id, used, reserved in counters}
-    return [Refused(_state(row, *counted.get(row.id, (0, 0))), row.amount) for row in full]
+    return [Refused(_state(row, *counted.get(row["id"], (0, 0))), row["amount"]) for row in full]
 
 
-def _state(row: Row[Any], used: int, reserved: int) -> LimitState:
+def _state(row: Mapping[str, Any], used: int, reserved: int) -> LimitState:
     return LimitState(
-        name=LimitName(row.name),
-        model=row.model,
-        purpose=row.purpose,
-        value=row.value,
+        name=LimitName(row["name"]),
+        model=row["model"],
+        purpose=row["purpose"],
+        value=row["value"],
         used=used,
         reserved=reserved,
-        resets_at=row.ends_at,
-        read_at=row.read_at,
+        resets_at=row["ends_at"],
+        read_at=row["read_at"],
     )
 
 

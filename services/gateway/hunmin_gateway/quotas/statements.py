@@ -7,6 +7,7 @@ No deadlock: every statement that waits for counters takes them in the order of 
 counter while it waits for a reservation. Renewing, sweeping and tidying wait for no reservation at all.
 """
 
+from hunmin_kit.data import Quick
 from sqlalchemy import text
 
 _SPANS = """
@@ -19,7 +20,8 @@ _SPANS = """
 
 # Takes the amount of each limit that applies, where there is room for it, and notes what it took. A limit without room
 # has no `used` in the answer, and whoever asked must roll back.
-RESERVE = text(f"""
+RESERVE = Quick(
+    text(f"""
 WITH kinds AS ({_SPANS}), wanted AS (
     SELECT limits.id, limits.name, limits.model, limits.purpose, limits.value, kinds.amount, kinds.begins_at,
            kinds.ends_at
@@ -42,14 +44,17 @@ SELECT wanted.*, taken.used, taken.reserved, statement_timestamp() AS read_at
 FROM wanted LEFT JOIN taken ON taken.limit_id = wanted.id
 ORDER BY wanted.id
 """)  # noqa: S608  # a part of our own
+)
 
 # What stands in the counters of limits that had no room: read in the transaction that was refused, which holds them.
-COUNTERS = text("""
+COUNTERS = Quick(
+    text("""
 SELECT counter.limit_id, counter.used, counter.reserved
 FROM quota_counters AS counter
 JOIN unnest(CAST(:limit_ids AS text[]), CAST(:beginnings AS timestamptz[])) AS refused (limit_id, begins_at)
      ON refused.limit_id = counter.limit_id AND refused.begins_at = counter.begins_at
 """)
+)
 
 # Every limit of an account, or of all accounts, as it stands.
 STATES = text(f"""

@@ -26,12 +26,13 @@ class UsageLedger:
     """
 
     def __init__(self, database: Database, *, patience_s: float = PATIENCE_S) -> None:
-        self._writes = LastingWrites(database, patience_s=patience_s)
+        self._statements = database.quick
+        self._writes = LastingWrites(patience_s=patience_s)
 
     async def settle(self, record: UsageRecord) -> None:
         """Write the row and settle it in one transaction, to the end also if the caller is cancelled meanwhile."""
         writing = self._writes.start(
-            lambda session: session.execute(SETTLE, settling(record)),
+            lambda: self._statements.fetch(SETTLE, settling(record)),
             on_loss=lambda error: _log.error("usage.row.lost", row=asdict(record), exc_info=error),
         )
         await asyncio.shield(writing)

@@ -5,6 +5,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from hunmin_contracts.usage import Outcome
+from hunmin_kit.data import Quick
 from sqlalchemy import text
 
 from hunmin_gateway.quotas.amounts import Amounts
@@ -18,7 +19,8 @@ _VALUES = {field.name: f":{field.name}" for field in fields(UsageRecord)} | {
 # not given back again, but what was used counts all the same, in the minute and the month in which the request began.
 # What is held for a request that was cut is kept as if it were swept: the engine may tell more of it, and that counts
 # there too (usage/lost.py).
-SETTLE = text(f"""
+SETTLE = Quick(
+    text(f"""
 WITH written AS (
     INSERT INTO usage ({", ".join(_VALUES)}) VALUES ({", ".join(_VALUES.values())})
     ON CONFLICT DO NOTHING RETURNING coalesce(corrects, id) AS id, status <> 'cancelled' AS is_final
@@ -46,6 +48,7 @@ UPDATE quota_counters AS counter
 SET reserved = counter.reserved - settled.amount, used = counter.used + settled.spent
 FROM settled WHERE counter.limit_id = settled.limit_id AND counter.begins_at = settled.begins_at
 """)  # noqa: S608  # the names are those of our own fields
+)
 
 
 def settling(record: UsageRecord) -> Mapping[str, Any]:
