@@ -112,5 +112,5 @@ class KeyRing:
 
 
 async def keys_exist(session: AsyncSession) -> bool:
-    """Tell whether any key was ever made."""
-    return await session.scalar(select(ApiKey.id).limit(1)) is not None
+    """Tell whether any key that somebody can send was ever made."""
+    return await session.scalar(select(ApiKey.id).where(ApiKey.kind != KeyKind.CONSOLE).limit(1)) is not None
