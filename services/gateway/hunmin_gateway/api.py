@@ -17,6 +17,7 @@ from hunmin_gateway.clova import tuning as clova_tuning_api
 from hunmin_gateway.clova.request_id import ClovaRequestId
 from hunmin_gateway.clova.router import SERVICE_APP, TEST_APP, refuse_test_keys
 from hunmin_gateway.openai import api as openai_api
+from hunmin_gateway.openai import batches as batches_api
 from hunmin_gateway.openai import files as files_api
 from hunmin_gateway.openai import fine_tuning as fine_tuning_api
 from hunmin_gateway.openai.errors import error_response
@@ -74,6 +75,7 @@ def mount(app: FastAPI) -> None:
     app.add_middleware(ClovaRequestId)
     app.include_router(openai_api.router)
     app.include_router(files_api.router)
+    app.include_router(batches_api.router)
     app.include_router(fine_tuning_api.router)
     app.include_router(clova_openai_api.router)
     app.include_router(clova_tuning_api.router)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
+from hunmin_kit.blobs import Blobs
 from hunmin_kit.data import Database
 from hunmin_kit.events import Events
 from hunmin_kit.web import Client
@@ -21,6 +22,7 @@ class Parts:
     generation: Client
     tokenizer: Client
     tuning: Client
+    blobs: Blobs
     events: Events
     tgi_model: str | None  # what the TGI dialect serves where a URL names no model; None: the first one
 

@@ -208,6 +208,7 @@ class Parrot:
     origins: list[CallOrigin | None] = field(default_factory=list)  # of all calls
     running: int = 0
     generated: int = 0
+    refusals: int = 0  # how often it will still be full
 
     def service(self) -> Service[ServiceSettings]:
         """Return it as a service."""
@@ -272,6 +273,9 @@ class Parrot:
 
     async def _answer(self, request: GenerateRequest) -> AsyncIterator[PromptEvent | ChunkEvent | UsageEvent]:
         prompt = _admit(request)
+        if self.refusals:
+            self.refusals -= 1
+            raise HunminError(ErrorCode.OVERLOADED, "The queue is full.", retry_after_s=1)
         order = prompt.removeprefix("user:")
         _fail(order)
         tokens = [_token(character, None if index == 0 else -1.0, request) for index, character in enumerate(prompt)]
@@ -563,6 +567,23 @@ async def gateway(neighbours: list[Service]) -> AsyncIterator[Running]:
     """The gateway that most tests share; each test has an account of its own in it."""
     async with running(SERVICE, *neighbours, network=True) as up:
         yield up
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stranger(gateway: Running, tls: ssl.SSLContext) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The client of another account on the shared gateway."""
+    parts = parts_of_app(gateway.app("gateway"))
+    async with parts.database.session() as session:
+        key, _ = await KeyRing(session, pepper=parts.pepper).create(f"account {new_key()}", "test")
+    client = openai.AsyncOpenAI(
+        base_url=f"{gateway.url('gateway')}/v1",
+        api_key=key,
+        max_retries=0,
+        timeout=10,
+        http_client=openai.DefaultAsyncHttpxClient(verify=tls),
+    )
+    async with client:
+        yield client
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -100,6 +100,7 @@ class UsageEvents:
             backward_tokens=meter.backward_tokens,
             outcome=outcome,
             error_code=code,
+            batch_id=origin.batch_id,
         )
         event_id = new_event_id()  # one event, though it may be written twice
         self._writes.start(  # no answer waits for it

@@ -90,6 +90,8 @@ class Quotas:
         amounts, model = Amounts(requests=1), str(ANY)
         if any(limit.model != ANY or KINDS[LimitName(limit.name)].unit != "requests" for limit in limits):
             amounts, model = await measure(exchange, self._generation)
+        if exchange.principal.batch_id is not None:
+            amounts = amounts.halved()
         self._running.add(exchange.id)
         tell(rate_limit_headers(await _to_its_end(self._take(exchange, amounts.reserved(), model))))
 
