@@ -16,6 +16,7 @@ from hunmin_gateway.clova import tools as clova_tools_api
 from hunmin_gateway.clova import tuning as clova_tuning_api
 from hunmin_gateway.clova.request_id import ClovaRequestId
 from hunmin_gateway.clova.router import SERVICE_APP, TEST_APP, refuse_test_keys
+from hunmin_gateway.idempotency.recorder import Recorder
 from hunmin_gateway.openai import api as openai_api
 from hunmin_gateway.openai import batches as batches_api
 from hunmin_gateway.openai import files as files_api
@@ -54,6 +55,9 @@ A Korean language-model studio of one's own. Every request carries an API key: `
 * **Studio** (`/studio/v1`): tokenizers, datasets, products, tuning jobs, soft prompts, gradients, usage and
   quotas. Errors are problem documents (RFC 9457).
 
+A `POST` may carry an `Idempotency-Key`, a text of your own: sent again with the same key, it is not made again, and
+gets the same answer.
+
 Every answer has the header `x-request-id`; name it when you report a problem. If your account has limits, answers to
 metered calls also have OpenAI's `x-ratelimit-…`.
 """
@@ -71,6 +75,7 @@ def mount(app: FastAPI) -> None:
     """Put every route on `app`."""
     app.version = version("hunmin-gateway")
     app.description = DESCRIPTION
+    app.add_middleware(Recorder)  # within the next: what is left of a limit is not that of an answer that is replayed
     app.add_middleware(QuotaHeaders)
     app.add_middleware(ClovaRequestId)
     app.include_router(openai_api.router)

@@ -9,6 +9,7 @@ from hunmin_kit.data import Database
 from hunmin_kit.events import Events
 from hunmin_kit.web import Client
 
+from hunmin_gateway.idempotency.keys import IdempotencyKeys
 from hunmin_gateway.pipeline import Pipeline
 
 
@@ -24,6 +25,7 @@ class Parts:
     tuning: Client
     blobs: Blobs
     events: Events
+    idempotency: IdempotencyKeys
     tgi_model: str | None  # what the TGI dialect serves where a URL names no model; None: the first one
 
 

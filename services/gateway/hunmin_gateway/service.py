@@ -20,6 +20,7 @@ from hunmin_gateway.batches.running import run_line
 from hunmin_gateway.batches.validating import Validation
 from hunmin_gateway.batches.worker import LEASE_S as LINE_LEASE_S
 from hunmin_gateway.batches.worker import BatchWorker
+from hunmin_gateway.idempotency.keys import IdempotencyKeys
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
@@ -80,7 +81,8 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     pipeline = Pipeline(generation, ledger, quotas)
     tokenizer, tuning = platform.client("tokenizer"), platform.client("tuning")
     blobs = platform.blobs()
-    parts = Parts(database, pepper, pipeline, generation, tokenizer, tuning, blobs, events, settings.tgi_model)
+    keys, model = IdempotencyKeys(database), settings.tgi_model
+    parts = Parts(database, pepper, pipeline, generation, tokenizer, tuning, blobs, events, keys, model)
     attach(app, parts)
     mount(app)
     every_s = min(_SETTLE_EVERY_S, settings.lost_after_s)
@@ -89,7 +91,7 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     worker = batch_worker(platform, settings, parts)
     subscriptions = (Subscription("lost-exchanges", USAGE, lost.note), Subscription("batches", BATCH, worker.note))
     try:
-        async with quotas.kept(), events.running(*subscriptions), worker.running():
+        async with quotas.kept(), keys.kept(), events.running(*subscriptions), worker.running():
             yield app
     finally:
         settling.cancel()

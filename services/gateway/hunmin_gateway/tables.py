@@ -1,6 +1,6 @@
 """The tables of schema `gateway`.
 
-Rows are handled in tenancy/, keys/ring.py, audit/, usage/, quotas/, files/ and batches/ alone.
+Rows are handled in tenancy/, keys/ring.py, audit/, usage/, quotas/, files/, batches/ and idempotency/ alone.
 """
 
 from datetime import datetime
@@ -277,6 +277,7 @@ class StoredFile(Table):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str]
+    project_id: Mapped[str]
     purpose: Mapped[str]
     filename: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -297,7 +298,9 @@ class Batch(Table):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str]
+    project_id: Mapped[str]
     key_id: Mapped[str]
+    key_kind: Mapped[str]
     endpoint: Mapped[str]
     input_file_id: Mapped[str]
     attributes: Mapped[dict[str, str]] = mapped_column(JSON)  # its `metadata`, a name that tables have for themselves
@@ -342,3 +345,22 @@ class BatchLine(Table):
     request_id: Mapped[str | None]
     status_code: Mapped[int | None]
     response: Mapped[str | None]
+
+
+class IdempotencyKey(Table):
+    """A key that a request came with, and its answer once that is there; before that, who has it until when.
+
+    `status` 0: the answer was too large to be kept.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    claim: Mapped[str] = mapped_column(unique=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    status: Mapped[int | None]
+    headers: Mapped[list[list[str]] | None] = mapped_column(JSON(none_as_null=True))
+    body: Mapped[bytes | None]

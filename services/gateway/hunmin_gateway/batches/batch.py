@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hunmin_contracts.errors import HunminError
-from hunmin_contracts.ids import AccountId, BatchId
+from hunmin_contracts.ids import AccountId, BatchId, ProjectId
 
 from hunmin_gateway.batches.states import Status
 from hunmin_gateway.principal import Principal
@@ -42,6 +42,7 @@ class ClaimedBatch:
     id: BatchId
     claim: str
     account_id: AccountId
+    project_id: ProjectId
     endpoint: str
     input_file_id: str
     status: Status

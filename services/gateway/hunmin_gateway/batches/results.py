@@ -68,7 +68,12 @@ class Results:
             for name, (file_id, size) in kept.items():
                 filename = f"{held.id}_{name}.jsonl"
                 await Files(session).add(
-                    file_id, held.account_id, purpose="batch_output", filename=filename, size_bytes=size
+                    file_id,
+                    account_id=held.account_id,
+                    project_id=held.project_id,
+                    purpose="batch_output",
+                    filename=filename,
+                    size_bytes=size,
                 )
         return True
 

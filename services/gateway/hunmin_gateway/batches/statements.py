@@ -9,12 +9,17 @@ No deadlock: every statement that locks a batch and its lines takes the batch fi
 from sqlalchemy import text
 
 # Takes lines for as much room as a gateway has: those that come first in each batch, and of the accounts with the
-# fewest running lines first, so that a long batch lets others by.
+# fewest running lines first, so that a long batch lets others by. Those of an account that is suspended, or of a
+# project that is archived, wait.
 CLAIM_LINES = text("""
 WITH open AS (
-    SELECT id, account_id, key_id, endpoint, created_at FROM batches
-    WHERE status = 'in_progress' AND due_at <= statement_timestamp() AND expires_at > statement_timestamp()
-    ORDER BY id FOR SHARE
+    SELECT batch.id, batch.account_id, batch.project_id, batch.key_id, batch.key_kind, batch.endpoint, batch.created_at
+    FROM batches AS batch
+    JOIN accounts ON accounts.id = batch.account_id JOIN projects ON projects.id = batch.project_id
+    WHERE batch.status = 'in_progress' AND batch.due_at <= statement_timestamp()
+          AND batch.expires_at > statement_timestamp()
+          AND accounts.suspended_at IS NULL AND projects.archived_at IS NULL
+    ORDER BY batch.id FOR SHARE OF batch
 ), running AS (
     SELECT batches.account_id, count(*) AS lines
     FROM batch_lines AS line JOIN batches ON batches.id = line.batch_id
@@ -38,7 +43,8 @@ SET claim = gen_random_uuid()::text, attempts = line.attempts + 1,
     due_at = statement_timestamp() + make_interval(secs => :lease_s)
 FROM chosen JOIN open ON open.id = chosen.batch_id
 WHERE line.batch_id = chosen.batch_id AND line.number = chosen.number AND line.due_at <= statement_timestamp()
-RETURNING line.batch_id, line.number, line.claim, line.body, line.attempts, open.account_id, open.key_id, open.endpoint,
+RETURNING line.batch_id, line.number, line.claim, line.body, line.attempts, open.account_id, open.project_id,
+          open.key_id, open.key_kind, open.endpoint,
           EXISTS (SELECT FROM quota_limits WHERE quota_limits.account_id = open.account_id) AS has_limits
 """)
 
@@ -107,7 +113,7 @@ WHERE id = (
           )
     ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
 )
-RETURNING id, claim, account_id, endpoint, input_file_id, status, coalesce(ends_as, '') AS ends_as,
+RETURNING id, claim, account_id, project_id, endpoint, input_file_id, status, coalesce(ends_as, '') AS ends_as,
           in_progress_at IS NOT NULL AS has_run, attempts
 """)
 

@@ -1,4 +1,4 @@
-"""The batches of an account: made, found, listed, cancelled. Beside statements.py the only statements on `batches`.
+"""The batches of projects: made, found, listed, cancelled. Beside statements.py the only statements on `batches`.
 
 Whoever opened the session commits. Every change of state is told by an event, in its transaction.
 """
@@ -9,7 +9,8 @@ from typing import Any
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.events import BATCH, BatchChanged
-from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, FileId, new_batch_id
+from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, FileId, ProjectId, new_batch_id
+from hunmin_contracts.tenancy import KeyKind, Scope, least_role
 from hunmin_kit.events import Events
 from sqlalchemy import ColumnElement, delete, func, insert, literal, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -37,7 +38,7 @@ class Batches:
     ) -> Batch:
         """Make a batch of a file of the account; INVALID_PARAMETER if that cannot be one of a batch."""
         try:
-            file = await Files(self._session).find(principal.account_id, input_file_id)
+            file = await Files(self._session).find(principal, input_file_id)
         except HunminError as error:
             raise _no_input(error.message + " Upload it with the purpose batch, and send its id.") from None
         if file.purpose != "batch":
@@ -45,7 +46,9 @@ class Batches:
         adding = insert(Batch).values(
             id=new_batch_id(),
             account_id=principal.account_id,
+            project_id=principal.project_id,
             key_id=principal.key_id,
+            key_kind=principal.kind,
             endpoint=endpoint,
             input_file_id=input_file_id,
             attributes=dict(attributes),
@@ -56,9 +59,9 @@ class Batches:
         await self._tell(batch)
         return batch
 
-    async def find(self, account_id: AccountId, batch_id: str) -> Batch:
-        """Return a batch of the account; NOT_FOUND if it has none of that id."""
-        query = select(Batch).where(Batch.account_id == account_id, Batch.id == batch_id)
+    async def find(self, principal: Principal, batch_id: str) -> Batch:
+        """Return a batch that the principal sees; NOT_FOUND if there is none of that id."""
+        query = select(Batch).where(*_seen_by(principal), Batch.id == batch_id)
         found = (await self._session.scalars(query, execution_options=_FRESH)).one_or_none()
         if found is None:
             raise HunminError(
@@ -66,12 +69,12 @@ class Batches:
             )
         return found
 
-    async def list(self, account_id: AccountId, *, limit: int, after: str | None) -> tuple[Sequence[Batch], bool]:
+    async def list(self, principal: Principal, *, limit: int, after: str | None) -> tuple[Sequence[Batch], bool]:
         """Return at most `limit` batches, newest first, behind the one with the id `after`; and whether more follow."""
-        query = select(Batch).where(Batch.account_id == account_id)
+        query = select(Batch).where(*_seen_by(principal))
         if after is not None:
             try:
-                last = await self.find(account_id, after)
+                last = await self.find(principal, after)
             except HunminError as error:
                 raise HunminError(
                     ErrorCode.INVALID_PARAMETER,
@@ -83,13 +86,13 @@ class Batches:
         found = (await self._session.scalars(newest)).all()
         return found[:limit], len(found) > limit
 
-    async def cancel(self, account_id: AccountId, batch_id: str) -> Batch:
+    async def cancel(self, principal: Principal, batch_id: str) -> Batch:
         """Run no more of a batch; CONFLICT if it has ended, or is about to. Twice is no error."""
-        batch = await self.find(account_id, batch_id)
+        batch = await self.find(principal, batch_id)
         values = {"ends_as": Status.CANCELLED, "cancelling_at": _NOW, "due_at": _NOW, "claim": None, "attempts": 0}
         if (cancelled := await self._change(batch.id, Status.CANCELLING, values)) is not None:
             return cancelled
-        batch = await self.find(account_id, batch_id)
+        batch = await self.find(principal, batch_id)
         if batch.status not in (Status.CANCELLING, Status.CANCELLED):
             raise HunminError(
                 ErrorCode.CONFLICT, f"The batch is {batch.status}: there is nothing of it left to cancel."
@@ -194,13 +197,28 @@ class Batches:
 
 
 def principal_of(row: Any, batch_id: BatchId) -> Principal:
-    """Return whom the lines of a batch act for: what it was made by, though that key be revoked since."""
+    """Return whom the lines of a batch act for: what it was made by, with the one right that they need."""
+    scopes = frozenset({Scope.GENERATE})
     return Principal(
         account_id=AccountId(row.account_id),
+        project_id=ProjectId(row.project_id),
         key_id=ApiKeyId(row.key_id),
+        user_id=None,
+        role=least_role(scopes),
+        kind=KeyKind(row.key_kind),
+        scopes=scopes,
+        is_account_wide=False,
+        is_operator=False,
         has_limits=row.has_limits,
         batch_id=batch_id,
     )
+
+
+def _seen_by(principal: Principal) -> list[ColumnElement[bool]]:
+    seen = [Batch.account_id == principal.account_id]
+    if principal.visible_project_id is not None:
+        seen.append(Batch.project_id == principal.visible_project_id)
+    return seen
 
 
 def _no_input(message: str) -> HunminError:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import BinaryIO, Literal
 
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.ids import AccountId, FileId, new_file_id
+from hunmin_contracts.ids import AccountId, FileId, ProjectId, new_file_id
 from hunmin_kit.blobs import Blobs
 from hunmin_kit.data import Database
-from sqlalchemy import delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from hunmin_gateway.principal import Principal
 from hunmin_gateway.tables import StoredFile
 
 Purpose = Literal["batch", "batch_output"]
@@ -41,49 +42,75 @@ class Files:
         self._session = session
 
     async def add(
-        self, file_id: FileId, account_id: AccountId, *, purpose: Purpose, filename: str, size_bytes: int
+        self,
+        file_id: FileId,
+        *,
+        account_id: AccountId,
+        project_id: ProjectId,
+        purpose: Purpose,
+        filename: str,
+        size_bytes: int,
     ) -> StoredFile:
         """Make the row of a file whose content is kept."""
         adding = insert(StoredFile).values(
-            id=file_id, account_id=account_id, purpose=purpose, filename=filename, size_bytes=size_bytes
+            id=file_id,
+            account_id=account_id,
+            project_id=project_id,
+            purpose=purpose,
+            filename=filename,
+            size_bytes=size_bytes,
         )
         return (await self._session.scalars(adding.returning(StoredFile))).one()
 
-    async def find(self, account_id: AccountId, file_id: str) -> StoredFile:
-        """Return a file of the account; `not_found` if it has none of that id."""
-        query = select(StoredFile).where(StoredFile.account_id == account_id, StoredFile.id == file_id)
+    async def find(self, principal: Principal, file_id: str) -> StoredFile:
+        """Return a file that the principal sees; `not_found` if there is none of that id."""
+        query = select(StoredFile).where(*_seen_by(principal), StoredFile.id == file_id)
         found = (await self._session.scalars(query)).one_or_none()
         if found is None:
             raise no_file(file_id)
         return found
 
-    async def list(self, account_id: AccountId, *, limit: int) -> Sequence[StoredFile]:
-        """Return the files of the account, newest first."""
-        query = select(StoredFile).where(StoredFile.account_id == account_id)
+    async def list(self, principal: Principal, *, limit: int) -> Sequence[StoredFile]:
+        """Return the files that the principal sees, newest first."""
+        query = select(StoredFile).where(*_seen_by(principal))
         newest = query.order_by(StoredFile.created_at.desc(), StoredFile.id.desc()).limit(limit)
         return (await self._session.scalars(newest)).all()
 
-    async def delete(self, account_id: AccountId, file_id: str) -> None:
-        """Forget a file of the account; `not_found` if it has none of that id."""
-        forgetting = delete(StoredFile).where(StoredFile.account_id == account_id, StoredFile.id == file_id)
+    async def delete(self, principal: Principal, file_id: str) -> None:
+        """Forget a file that the principal sees; `not_found` if there is none of that id."""
+        forgetting = delete(StoredFile).where(*_seen_by(principal), StoredFile.id == file_id)
         if await self._session.scalar(forgetting.returning(StoredFile.id)) is None:
             raise no_file(file_id)
 
 
 async def add_file(
-    database: Database, blobs: Blobs, account_id: AccountId, *, content: BinaryIO, filename: str, size_bytes: int
+    database: Database, blobs: Blobs, principal: Principal, *, content: BinaryIO, filename: str, size_bytes: int
 ) -> StoredFile:
     """Keep a file to make a batch of: first its content, then its row."""
     file_id = await keep(blobs, content)
     async with database.session() as session:
-        return await Files(session).add(file_id, account_id, purpose="batch", filename=filename, size_bytes=size_bytes)
+        return await Files(session).add(
+            file_id,
+            account_id=principal.account_id,
+            project_id=principal.project_id,
+            purpose="batch",
+            filename=filename,
+            size_bytes=size_bytes,
+        )
 
 
-async def delete_file(database: Database, blobs: Blobs, account_id: AccountId, file_id: str) -> None:
+async def delete_file(database: Database, blobs: Blobs, principal: Principal, file_id: str) -> None:
     """Delete a file: its row, and when that is gone its content."""
     async with database.session() as session:
-        await Files(session).delete(account_id, file_id)
+        await Files(session).delete(principal, file_id)
     await blobs.delete(blob_key(file_id))
+
+
+def _seen_by(principal: Principal) -> list[ColumnElement[bool]]:
+    seen = [StoredFile.account_id == principal.account_id]
+    if principal.visible_project_id is not None:
+        seen.append(StoredFile.project_id == principal.visible_project_id)
+    return seen
 
 
 def no_file(file_id: str) -> HunminError:

@@ -206,7 +206,7 @@ async def delete(file_id: str, principal: PrincipalDep, parts: PartsDep) -> File
     if job_of_results(file_id) is not None:
         raise HunminError(ErrorCode.INVALID_REQUEST, "The results of a job stay with the job: they cannot be deleted.")
     if is_stored(file_id):
-        await delete_file(parts.database, parts.blobs, principal.account_id, file_id)
+        await delete_file(parts.database, parts.blobs, principal, file_id)
     else:
         await parts.tuning.call(DELETE, _named(file_id, principal))
     return FileDeleted(id=file_id)
@@ -245,7 +245,7 @@ async def _all_files(purpose: str | None, principal: Principal, parts: Parts) ->
     if purpose in (None, "fine-tune"):
         files += map(FileObject.of, await _all_datasets(principal, parts))
     async with parts.database.session() as session:
-        stored = await Files(session).list(principal.account_id, limit=MAX_FILES)
+        stored = await Files(session).list(principal, limit=MAX_FILES)
     return files + [FileObject.of_stored(file) for file in stored if purpose in (None, file.purpose)]
 
 
@@ -267,14 +267,12 @@ async def _keep(file: UploadFile, filename: str, principal: Principal, parts: Pa
         raise HunminError(
             ErrorCode.INVALID_PARAMETER, "Parameter file: it is empty. Write a request a line.", param="file"
         )
-    return await add_file(
-        parts.database, parts.blobs, principal.account_id, content=file.file, filename=filename, size_bytes=size
-    )
+    return await add_file(parts.database, parts.blobs, principal, content=file.file, filename=filename, size_bytes=size)
 
 
 async def _find_stored(file_id: str, principal: Principal, parts: Parts) -> StoredFile:
     async with parts.database.session() as session:
-        return await Files(session).find(principal.account_id, file_id)
+        return await Files(session).find(principal, file_id)
 
 
 async def _find(file_id: str, principal: Principal, parts: Parts) -> DatasetInfo:

@@ -1,4 +1,4 @@
-"""Batches with their files and lines. Rows of usage name their batch; those of the previous release have none."""
+"""Batches with their files and lines, and idempotency keys. Rows of usage of the previous release have no batch."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,6 +18,7 @@ def upgrade() -> None:
         "files",
         sa.Column("id", sa.String, nullable=False),
         sa.Column("account_id", sa.String, nullable=False),
+        sa.Column("project_id", sa.String, nullable=False),
         sa.Column("purpose", sa.String, nullable=False),
         sa.Column("filename", sa.String, nullable=False),
         sa.Column("size_bytes", sa.BigInteger, nullable=False),
@@ -27,6 +28,21 @@ def upgrade() -> None:
     op.create_index("ix_files_account_id_created_at", "files", ["account_id", "created_at"])
     _create_batches()
     _create_lines()
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("account_id", sa.String, nullable=False),
+        sa.Column("project_id", sa.String, nullable=False),
+        sa.Column("key", sa.String, nullable=False),
+        sa.Column("fingerprint", sa.String, nullable=False),
+        sa.Column("claim", sa.String, nullable=False),
+        sa.Column("expires_at", _MOMENT, nullable=False),
+        sa.Column("status", sa.Integer),
+        sa.Column("headers", sa.JSON),
+        sa.Column("body", sa.LargeBinary),
+        sa.PrimaryKeyConstraint("account_id", "project_id", "key", name="pk_idempotency_keys"),
+        sa.UniqueConstraint("claim", name="uq_idempotency_keys_claim"),
+    )
+    op.create_index("ix_idempotency_keys_expires_at", "idempotency_keys", ["expires_at"])
 
 
 def _create_batches() -> None:
@@ -35,7 +51,9 @@ def _create_batches() -> None:
         "batches",
         sa.Column("id", sa.String, nullable=False),
         sa.Column("account_id", sa.String, nullable=False),
+        sa.Column("project_id", sa.String, nullable=False),
         sa.Column("key_id", sa.String, nullable=False),
+        sa.Column("key_kind", sa.String, nullable=False),
         sa.Column("endpoint", sa.String, nullable=False),
         sa.Column("input_file_id", sa.String, nullable=False),
         sa.Column("attributes", sa.JSON, nullable=False),
@@ -79,6 +97,7 @@ def _create_lines() -> None:
 
 def downgrade() -> None:
     """Drop them, with all batches and the rows of their files."""
+    op.drop_table("idempotency_keys")
     op.drop_table("batch_lines")
     op.drop_table("batches")
     op.drop_table("files")
