@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from hunmin_contracts.errors import HunminError
@@ -106,10 +107,10 @@ class BatchWorker:
         for line in await self._claims.lines(room):
             task = asyncio.create_task(self._run(line))
             self._lines[line.claim] = task
-            task.add_done_callback(lambda _, claim=line.claim: self._ended(claim))
+            task.add_done_callback(partial(self._ended, line.claim))
         return False  # the next look is when one of them ends
 
-    def _ended(self, claim: str) -> None:
+    def _ended(self, claim: str, _: asyncio.Task[None]) -> None:
         del self._lines[claim]
         self.wake()
 
