@@ -26,6 +26,7 @@ from hunmin_gateway.quotas.headers import QuotaHeaders
 from hunmin_gateway.studio import account as account_api
 from hunmin_gateway.studio import api as studio_api
 from hunmin_gateway.studio import audit as audit_api
+from hunmin_gateway.studio import batches as studio_batches_api
 from hunmin_gateway.studio import datasets as datasets_api
 from hunmin_gateway.studio import gradients as gradients_api
 from hunmin_gateway.studio import keys as keys_api
@@ -40,7 +41,9 @@ from hunmin_gateway.studio import usage as usage_api
 from hunmin_gateway.tgi import api as tgi_api
 from hunmin_gateway.tgi import errors as tgi_errors
 
-UPLOAD_PATHS = (datasets_api.UPLOAD_PATH, files_api.UPLOAD_PATH, soft_prompts_api.UPLOAD_PATH)  # of large files
+UPLOAD_PATHS = tuple(  # of large files
+    api.UPLOAD_PATH for api in (datasets_api, files_api, soft_prompts_api, studio_batches_api)
+)
 # What anybody may ask, without a key.
 OPEN_PATHS = frozenset({"/", "/docs", "/health", "/models/{name:path}/health", "/livez", "/readyz", "/metrics"})
 DESCRIPTION = """
@@ -94,6 +97,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(keys_api.router)
     app.include_router(audit_api.router)
     app.include_router(operator_api.router)
+    app.include_router(studio_batches_api.router)
     app.include_router(usage_api.router)
     app.include_router(quotas_api.router)
     app.include_router(gradients_api.router)

@@ -303,6 +303,7 @@ class Batch(Table):
     key_kind: Mapped[str]
     endpoint: Mapped[str]
     input_file_id: Mapped[str]
+    dataset_id: Mapped[str | None]  # whose rows the file was made of
     attributes: Mapped[dict[str, str]] = mapped_column(JSON)  # its `metadata`, a name that tables have for themselves
     status: Mapped[str]
     ends_as: Mapped[str | None]  # what it is once its files are written

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 
-MAX_ATTEMPTS = 12  # with the waits between them about forty minutes: longer than a restart takes
+MAX_ATTEMPTS = 14  # with the waits between them three quarters of an hour: longer than a restart takes
 _MAX_PAUSE_S = 60.0  # after which a full limit is asked again: it may have been raised
 _FIRST_DELAY_S = 1.0
 _MAX_DELAY_S = 600.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.events import BATCH, BatchChanged
-from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, FileId, ProjectId, new_batch_id
+from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, DatasetId, FileId, ProjectId, new_batch_id
 from hunmin_contracts.tenancy import KeyKind, Scope, least_role
 from hunmin_kit.events import Events
 from sqlalchemy import ColumnElement, delete, func, insert, literal, select, text, tuple_, update
@@ -34,7 +34,13 @@ class Batches:
         self._events = events
 
     async def add(
-        self, principal: Principal, *, endpoint: str, input_file_id: str, attributes: Mapping[str, str]
+        self,
+        principal: Principal,
+        *,
+        endpoint: str,
+        input_file_id: str,
+        attributes: Mapping[str, str],
+        dataset_id: DatasetId | None = None,
     ) -> Batch:
         """Make a batch of a file of the account; INVALID_PARAMETER if that cannot be one of a batch."""
         try:
@@ -51,6 +57,7 @@ class Batches:
             key_kind=principal.kind,
             endpoint=endpoint,
             input_file_id=input_file_id,
+            dataset_id=dataset_id,
             attributes=dict(attributes),
             status=Status.VALIDATING,
             expires_at=func.clock_timestamp() + text(f"interval '{WINDOW_S} seconds'"),

@@ -288,12 +288,12 @@ class _FileStream(EventStream):
 
 
 def _stream(pieces: AsyncGenerator[bytes, None], size_bytes: int) -> Response:
-    response = _FileStream(pieces, on_error=_cut)
+    response = _FileStream(pieces, on_error=cut)
     response.headers["content-length"] = str(size_bytes)
     return response
 
 
-def _cut(problem: Problem) -> NoReturn:
+def cut(problem: Problem) -> NoReturn:
     """Break the connection off: what came is shorter than was said, and nobody takes it for the file."""
     raise problem.error()
 

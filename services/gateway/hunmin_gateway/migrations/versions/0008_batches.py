@@ -56,6 +56,7 @@ def _create_batches() -> None:
         sa.Column("key_kind", sa.String, nullable=False),
         sa.Column("endpoint", sa.String, nullable=False),
         sa.Column("input_file_id", sa.String, nullable=False),
+        sa.Column("dataset_id", sa.String),
         sa.Column("attributes", sa.JSON, nullable=False),
         sa.Column("status", sa.String, nullable=False),
         sa.Column("ends_as", sa.String),
