@@ -65,7 +65,7 @@ class TestPatience:
 
     @pytest.mark.parametrize(
         "failed",
-        [error(ErrorCode.INVALID_PARAMETER), error(ErrorCode.INTERNAL), RuntimeError(), asyncio.InvalidStateError()],
+        [error(ErrorCode.INVALID_PARAMETER), error(ErrorCode.INTERNAL), RuntimeError()],
     )
     def test_what_is_wrong_with_the_line_fails(self, failed: Exception) -> None:
         assert patience(failed, 1) is None

@@ -34,6 +34,9 @@ class Results:
 
     async def write(self, held: ClaimedBatch) -> None:
         """End a batch of which no line runs any more. If the claim is lost meanwhile, nothing is left of the files."""
+        async with self._database.session() as session:
+            if not await Batches(session, self._events).close_lines(held):
+                return
         with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as errors:
             if held.has_run:
                 await self._collect(held, answers, errors)

@@ -124,6 +124,14 @@ class Batches:
             await self._session.execute(insert(BatchLine), [asdict(line) | {"batch_id": held.id} for line in lines])
         return True
 
+    async def close_lines(self, held: ClaimedBatch) -> bool:
+        """Take the lines from whoever may still run one and has lost its claim; false if the batch's claim is lost."""
+        if not await self.check(held):
+            return False
+        claimed = (BatchLine.batch_id == held.id, BatchLine.claim.is_not(None))
+        await self._session.execute(update(BatchLine).where(*claimed).values(claim=None))
+        return True
+
     async def forget_lines(self, held: ClaimedBatch) -> bool:
         """Delete the rows of its lines; false if the claim is lost."""
         if not await self.check(held):

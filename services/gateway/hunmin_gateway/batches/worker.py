@@ -80,7 +80,7 @@ class BatchWorker:
             yield
         finally:
             for task in (*tasks, *self._lines.values()):
-                task.cancel()
+                _stop(task)
             await asyncio.gather(*tasks, *self._lines.values(), return_exceptions=True)
             await self._writes.finish()
 
@@ -197,4 +197,10 @@ class BatchWorker:
         wanted = await self._claims.wanted_lines(claims)
         for claim in claims:
             if claim not in wanted and (task := self._lines.get(claim)) is not None:
-                task.cancel()
+                _stop(task)
+
+
+def _stop(task: asyncio.Task[None]) -> None:
+    """Cancel it once: while it ends it settles what it has used, and a second time would cut that off."""
+    if not task.cancelling():
+        task.cancel()
