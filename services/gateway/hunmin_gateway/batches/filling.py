@@ -4,12 +4,12 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any
+from typing import Any, Final
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
+CHAT: Final = "/v1/chat/completions"
+COMPLETIONS: Final = "/v1/completions"
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ async def table(batch: Batch, dataset: DatasetInfo, principal: Principal, parts:
         yield b"\xef\xbb\xbf" + _lines([[*columns, answer, error]])  # the mark: or Excel takes it for CP949
         results = _Results(files)
         async for rows in rows_of(dataset, principal, parts):
-            answers = await asyncio.to_thread(lambda rows=rows: [results.of(row) for row in rows])
+            answers = await asyncio.to_thread(results.of, rows)
             cells = (
                 [*(row.fields.get(column, "") for column in columns), *found]
                 for row, found in zip(rows, answers, strict=True)
@@ -89,8 +89,11 @@ class _Results:
         self._files = files
         self._next = [_read(file) for file in files]
 
-    def of(self, row: DatasetRow) -> tuple[str, str]:
-        """Return the answer to a row and what went wrong; rows are asked for in their order."""
+    def of(self, rows: Iterable[DatasetRow]) -> list[tuple[str, str]]:
+        """Return the answer to each row, and what went wrong; rows are asked for in their order."""
+        return [self._of(row) for row in rows]
+
+    def _of(self, row: DatasetRow) -> tuple[str, str]:
         name = custom_id(row.line)
         for place, result in enumerate(self._next):
             if result is not None and result["custom_id"] == name:
