@@ -570,23 +570,6 @@ async def gateway(neighbours: list[Service]) -> AsyncIterator[Running]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stranger(gateway: Running, tls: ssl.SSLContext) -> AsyncIterator[openai.AsyncOpenAI]:
-    """The client of another account on the shared gateway."""
-    parts = parts_of_app(gateway.app("gateway"))
-    async with parts.database.session() as session:
-        key, _ = await KeyRing(session, pepper=parts.pepper).create(f"account {new_key()}", "test")
-    client = openai.AsyncOpenAI(
-        base_url=f"{gateway.url('gateway')}/v1",
-        api_key=key,
-        max_retries=0,
-        timeout=10,
-        http_client=openai.DefaultAsyncHttpxClient(verify=tls),
-    )
-    async with client:
-        yield client
-
-
-@pytest_asyncio.fixture(loop_scope="session")
 async def studio(gateway: Running, parrot: Parrot, tls: ssl.SSLContext) -> AsyncIterator[Studio]:
     """The shared gateway, before a new account and a model that has counted nothing."""
     parts = parts_of_app(gateway.app("gateway"))

@@ -7,9 +7,11 @@ from typing import Any
 
 import openai
 import pytest
+import pytest_asyncio
 from hunmin_contracts.quotas import LimitName
 from hunmin_gateway.batches.batch import MAX_FILE_BYTES
 from hunmin_gateway.keys.ring import KeyRing
+from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.quotas.limits import Limits
 from sqlalchemy import text
 
@@ -69,6 +71,16 @@ async def limit(studio, name: LimitName, value: int) -> None:
 async def quota(studio, name: LimitName) -> dict[str, Any]:
     listed = (await studio.http.get("/studio/v1/quotas")).json()["data"]
     return next(one for one in listed if one["name"] == name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stranger(studio, tls):
+    """The client of another account."""
+    async with studio.parts.database.session() as session:
+        key, _ = await KeyRing(session, pepper=studio.parts.pepper).create(f"account {new_key()}", "test")
+    http = openai.DefaultAsyncHttpxClient(verify=tls)
+    async with openai.AsyncOpenAI(base_url=f"{studio.url}/v1", api_key=key, max_retries=0, http_client=http) as client:
+        yield client
 
 
 class TestRun:

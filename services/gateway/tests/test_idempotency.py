@@ -106,11 +106,6 @@ class TestReplay:
         assert "idempotent-replayed" not in second.headers
         assert len(studio.parrot.requests) == 2
 
-    async def test_is_of_the_account_alone(self, studio, stranger, key):
-        await post(studio, "/v1/completions", key, json=body())
-        await stranger.completions.create(**body("다른"), extra_headers={"Idempotency-Key": key})
-        assert len(studio.parrot.requests) == 2
-
     async def test_is_not_of_reading(self, studio, key):
         for _ in range(2):
             response = await studio.http.get("/v1/models", headers={"Idempotency-Key": key})

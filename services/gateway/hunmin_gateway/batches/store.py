@@ -21,6 +21,7 @@ from hunmin_gateway.batches.states import Status, sources
 from hunmin_gateway.files.store import Files
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.tables import Batch, BatchLine
+from hunmin_gateway.tenancy.reach import Reach
 
 _NOW = func.statement_timestamp()
 _FRESH = {"populate_existing": True, "synchronize_session": False}
@@ -68,7 +69,7 @@ class Batches:
 
     async def find(self, principal: Principal, batch_id: str) -> Batch:
         """Return a batch that the principal sees; NOT_FOUND if there is none of that id."""
-        query = select(Batch).where(*_seen_by(principal), Batch.id == batch_id)
+        query = select(Batch).where(Reach.by(principal).of(Batch), Batch.id == batch_id)
         found = (await self._session.scalars(query, execution_options=_FRESH)).one_or_none()
         if found is None:
             raise HunminError(
@@ -78,7 +79,7 @@ class Batches:
 
     async def list(self, principal: Principal, *, limit: int, after: str | None) -> tuple[Sequence[Batch], bool]:
         """Return at most `limit` batches, newest first, behind the one with the id `after`; and whether more follow."""
-        query = select(Batch).where(*_seen_by(principal))
+        query = select(Batch).where(Reach.by(principal).of(Batch))
         if after is not None:
             try:
                 last = await self.find(principal, after)
@@ -227,13 +228,6 @@ def principal_of(row: Any, batch_id: BatchId) -> Principal:
         has_limits=row.has_limits,
         batch_id=batch_id,
     )
-
-
-def _seen_by(principal: Principal) -> list[ColumnElement[bool]]:
-    seen = [Batch.account_id == principal.account_id]
-    if principal.visible_project_id is not None:
-        seen.append(Batch.project_id == principal.visible_project_id)
-    return seen
 
 
 def _no_input(message: str) -> HunminError:

@@ -8,11 +8,12 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId, FileId, ProjectId, new_file_id
 from hunmin_kit.blobs import Blobs
 from hunmin_kit.data import Database
-from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.tables import StoredFile
+from hunmin_gateway.tenancy.reach import Reach
 
 Purpose = Literal["batch", "batch_output"]
 _ID = re.compile(r"file-batch-[0-9a-f]{24}")
@@ -64,7 +65,7 @@ class Files:
 
     async def find(self, principal: Principal, file_id: str) -> StoredFile:
         """Return a file that the principal sees; `not_found` if there is none of that id."""
-        query = select(StoredFile).where(*_seen_by(principal), StoredFile.id == file_id)
+        query = select(StoredFile).where(Reach.by(principal).of(StoredFile), StoredFile.id == file_id)
         found = (await self._session.scalars(query)).one_or_none()
         if found is None:
             raise no_file(file_id)
@@ -72,13 +73,13 @@ class Files:
 
     async def list(self, principal: Principal, *, limit: int) -> Sequence[StoredFile]:
         """Return the files that the principal sees, newest first."""
-        query = select(StoredFile).where(*_seen_by(principal))
+        query = select(StoredFile).where(Reach.by(principal).of(StoredFile))
         newest = query.order_by(StoredFile.created_at.desc(), StoredFile.id.desc()).limit(limit)
         return (await self._session.scalars(newest)).all()
 
     async def delete(self, principal: Principal, file_id: str) -> None:
         """Forget a file that the principal sees; `not_found` if there is none of that id."""
-        forgetting = delete(StoredFile).where(*_seen_by(principal), StoredFile.id == file_id)
+        forgetting = delete(StoredFile).where(Reach.by(principal).of(StoredFile), StoredFile.id == file_id)
         if await self._session.scalar(forgetting.returning(StoredFile.id)) is None:
             raise no_file(file_id)
 
@@ -104,13 +105,6 @@ async def delete_file(database: Database, blobs: Blobs, principal: Principal, fi
     async with database.session() as session:
         await Files(session).delete(principal, file_id)
     await blobs.delete(blob_key(file_id))
-
-
-def _seen_by(principal: Principal) -> list[ColumnElement[bool]]:
-    seen = [StoredFile.account_id == principal.account_id]
-    if principal.visible_project_id is not None:
-        seen.append(StoredFile.project_id == principal.visible_project_id)
-    return seen
 
 
 def no_file(file_id: str) -> HunminError:
