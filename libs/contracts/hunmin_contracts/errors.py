@@ -24,6 +24,7 @@ class ErrorCode(StrEnum):
     CONFLICT = "conflict"
     TOO_LARGE = "too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     OVERLOADED = "overloaded"
     QUOTA_EXCEEDED = "quota_exceeded"
     INTERNAL = "internal"
@@ -57,6 +58,9 @@ ERRORS: dict[ErrorCode, ErrorKind] = {
     ErrorCode.CONFLICT: ErrorKind(409, "Conflict with the present state", "Read the present state and try again."),
     ErrorCode.TOO_LARGE: ErrorKind(413, "The request is too large", "Send less in one request."),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorKind(415, "Unsupported media type", "Send application/json."),
+    ErrorCode.IDEMPOTENCY_KEY_REUSED: ErrorKind(
+        422, "The Idempotency-Key came with another request", "Send every request with a key of its own."
+    ),
     ErrorCode.OVERLOADED: ErrorKind(429, "Too many requests at present", "Retry after the seconds in Retry-After."),
     ErrorCode.QUOTA_EXCEEDED: ErrorKind(
         429, "A quota has no room for it", "Retry after the seconds in Retry-After; without that header, ask for less."

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hunmin_contracts.ids import AccountId, ApiKeyId, AuditEntryId, EventId, ProjectId, RequestId, UsageId
+from hunmin_contracts.ids import AccountId, ApiKeyId, AuditEntryId, BatchId, EventId, ProjectId, RequestId, UsageId
 from hunmin_contracts.usage import Outcome
 
 MAX_EVENT_BYTES = 1_000_000  # of the document: with its headers it fits the 1 MiB that a Kafka broker takes unless told
@@ -84,6 +84,21 @@ class UsageMetered(EventModel):
     backward_tokens: int = Field(ge=0)
     outcome: Outcome
     error_code: str | None  # of a failed one; any text, since there will be other codes
+    batch_id: BatchId | None = None  # whose line the exchange was
+
+
+class BatchChanged(EventModel):
+    """A batch of the gateway (`batch_id`, the subject) has come to `status`, with its counts then.
+
+    `status` is that of OpenAI's batches; any text, since there may be others. A `validating` one has just been made.
+    """
+
+    batch_id: BatchId
+    account_id: AccountId
+    status: str
+    total: int = Field(ge=0)
+    completed: int = Field(ge=0)
+    failed: int = Field(ge=0)
 
 
 class AuditRecorded(EventModel):
@@ -107,5 +122,6 @@ class AuditRecorded(EventModel):
 
 USAGE = Topic("hunmin.generation.usage.v1", UsageMetered)
 AUDIT = Topic("hunmin.gateway.audit.v1", AuditRecorded)
+BATCH = Topic("hunmin.gateway.batch.v1", BatchChanged)
 
-TOPICS: tuple[Topic[EventModel], ...] = (USAGE, AUDIT)  # type: ignore[assignment]  # a tuple of topics of any kind
+TOPICS: tuple[Topic[EventModel], ...] = (USAGE, AUDIT, BATCH)  # type: ignore[assignment]  # a tuple of topics of any kind

@@ -10,6 +10,7 @@ from hunmin_contracts.schema import Empty, Schema
 from hunmin_contracts.usage import CallOrigin
 
 FinishReason = Literal["stop", "length"]
+Priority = Literal["interactive", "batch"]  # someone waits for the answer, or nobody does
 
 TokenId = Annotated[int, Field(ge=0, strict=True)]  # true is none
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]  # stored and logged
@@ -46,7 +47,7 @@ class GenerateRequest(Schema):
     for the fields of the soft prompt's template, which a text fills alone if it has one field. `n` completions are
     sampled, number i with `seed + i`. `logprobs` k asks for the chosen token's log-probability and the k best ones.
     `max_tokens` null means as many as fit. `echo` returns the prompt too, with log-probabilities if asked for.
-    With an `origin` the call is told of when it has ended (events.USAGE).
+    With an `origin` the call is told of when it has ended (events.USAGE). What is `interactive` goes before a `batch`.
     """
 
     account_id: AccountId
@@ -59,6 +60,7 @@ class GenerateRequest(Schema):
     echo: bool = False
     sampling: Sampling = Sampling()
     origin: CallOrigin | None = None
+    priority: Priority = "interactive"
 
 
 class TopToken(Schema):
@@ -145,6 +147,7 @@ class ScoreRequest(ScoreBody):
 
     account_id: AccountId
     origin: CallOrigin | None = None
+    priority: Priority = "interactive"
 
 
 class ContinuationScore(Schema):
@@ -172,6 +175,7 @@ class EmbedRequest(Schema):
         Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     ] = Field(min_length=1, max_length=2048)
     origin: CallOrigin | None = None
+    priority: Priority = "interactive"
 
 
 class Embedding(Schema):

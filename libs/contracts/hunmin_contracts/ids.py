@@ -6,8 +6,10 @@ from typing import NewType
 AccountId = NewType("AccountId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 AuditEntryId = NewType("AuditEntryId", str)
+BatchId = NewType("BatchId", str)
 DatasetId = NewType("DatasetId", str)
 EventId = NewType("EventId", str)
+FileId = NewType("FileId", str)
 JobId = NewType("JobId", str)
 MemberId = NewType("MemberId", str)
 ProjectId = NewType("ProjectId", str)
@@ -33,6 +35,11 @@ def new_audit_entry_id() -> AuditEntryId:
     return AuditEntryId(_fresh("aud"))
 
 
+def new_batch_id() -> BatchId:
+    """Return a fresh `batch_…`."""
+    return BatchId(_fresh("batch"))
+
+
 def new_dataset_id() -> DatasetId:
     """Return a fresh `ds_…`: one version of a dataset."""
     return DatasetId(_fresh("ds"))
@@ -41,6 +48,11 @@ def new_dataset_id() -> DatasetId:
 def new_event_id() -> EventId:
     """Return a fresh `evt_…`: one event, however often it is delivered."""
     return EventId(_fresh("evt"))
+
+
+def new_file_id() -> FileId:
+    """Return a fresh `file-batch-…`: with hyphens, as OpenAI's ids of files."""
+    return FileId(f"file-batch-{secrets.token_hex(12)}")
 
 
 def new_job_id() -> JobId:

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from enum import StrEnum
 
 from hunmin_contracts.errors import ErrorCode
-from hunmin_contracts.ids import ApiKeyId, ProjectId, RequestId, UsageId
+from hunmin_contracts.ids import ApiKeyId, BatchId, ProjectId, RequestId, UsageId
 from hunmin_contracts.page import Page
 from hunmin_contracts.schema import Schema
 
@@ -24,6 +24,7 @@ class CallOrigin(Schema):
     key_id: ApiKeyId
     endpoint: str
     started_at: datetime
+    batch_id: BatchId | None = None  # whose line it is
 
 
 class UsageRow(Schema):
@@ -31,6 +32,7 @@ class UsageRow(Schema):
 
     One that `is_correction` adds to the row of the same request, which was cut: what the engine had computed for it
     before it knew.
+    `batch_id`: the batch that it was a line of. Its tokens are true ones; of quotas it took half of them.
     """
 
     request_id: RequestId
@@ -46,6 +48,7 @@ class UsageRow(Schema):
     started_at: datetime
     duration_s: float
     is_correction: bool = False
+    batch_id: BatchId | None
 
 
 class UsagePage(Page[UsageRow]):
@@ -53,7 +56,11 @@ class UsagePage(Page[UsageRow]):
 
 
 class UsageSum(Schema):
-    """What the requests of one group used together. What rows were not grouped by is null; `day` is one in UTC."""
+    """What the requests of one group used together. What rows were not grouped by is null; `day` is one in UTC.
+
+    Of the tokens of prompts and completions `batch_tokens` were used by lines of batches, and `quota_tokens` is what
+    quotas counted: of those the half, each request's rounded up.
+    """
 
     day: date | None
     project_id: ProjectId | None
@@ -66,6 +73,8 @@ class UsageSum(Schema):
     prompt_tokens: int
     completion_tokens: int
     backward_tokens: int
+    batch_tokens: int
+    quota_tokens: int
 
 
 class UsageSummary(Schema):

@@ -16,7 +16,9 @@ from hunmin_gateway.clova import tools as clova_tools_api
 from hunmin_gateway.clova import tuning as clova_tuning_api
 from hunmin_gateway.clova.request_id import ClovaRequestId
 from hunmin_gateway.clova.router import SERVICE_APP, TEST_APP, refuse_test_keys
+from hunmin_gateway.idempotency.recorder import Recorder
 from hunmin_gateway.openai import api as openai_api
+from hunmin_gateway.openai import batches as batches_api
 from hunmin_gateway.openai import files as files_api
 from hunmin_gateway.openai import fine_tuning as fine_tuning_api
 from hunmin_gateway.openai.errors import error_response
@@ -24,6 +26,7 @@ from hunmin_gateway.quotas.headers import QuotaHeaders
 from hunmin_gateway.studio import account as account_api
 from hunmin_gateway.studio import api as studio_api
 from hunmin_gateway.studio import audit as audit_api
+from hunmin_gateway.studio import batches as studio_batches_api
 from hunmin_gateway.studio import datasets as datasets_api
 from hunmin_gateway.studio import gradients as gradients_api
 from hunmin_gateway.studio import keys as keys_api
@@ -38,7 +41,9 @@ from hunmin_gateway.studio import usage as usage_api
 from hunmin_gateway.tgi import api as tgi_api
 from hunmin_gateway.tgi import errors as tgi_errors
 
-UPLOAD_PATHS = (datasets_api.UPLOAD_PATH, files_api.UPLOAD_PATH, soft_prompts_api.UPLOAD_PATH)  # of large files
+UPLOAD_PATHS = tuple(  # of large files
+    api.UPLOAD_PATH for api in (datasets_api, files_api, soft_prompts_api, studio_batches_api)
+)
 # What anybody may ask, without a key.
 OPEN_PATHS = frozenset({"/", "/docs", "/health", "/models/{name:path}/health", "/livez", "/readyz", "/metrics"})
 DESCRIPTION = """
@@ -52,6 +57,9 @@ A Korean language-model studio of one's own. Every request carries an API key: `
   `langchain-community`, and below `/v1/openai` with `langchain-naver`. Errors have five digits, in NAVER's envelope.
 * **Studio** (`/studio/v1`): tokenizers, datasets, products, tuning jobs, soft prompts, gradients, usage and
   quotas. Errors are problem documents (RFC 9457).
+
+A `POST` may carry an `Idempotency-Key`, a text of your own: sent again with the same key, it is not made again, and
+gets the same answer.
 
 Every answer has the header `x-request-id`; name it when you report a problem. If your account has limits, answers to
 metered calls also have OpenAI's `x-ratelimit-…`.
@@ -70,10 +78,12 @@ def mount(app: FastAPI) -> None:
     """Put every route on `app`."""
     app.version = version("hunmin-gateway")
     app.description = DESCRIPTION
+    app.add_middleware(Recorder)  # within the next: what is left of a limit is not that of an answer that is replayed
     app.add_middleware(QuotaHeaders)
     app.add_middleware(ClovaRequestId)
     app.include_router(openai_api.router)
     app.include_router(files_api.router)
+    app.include_router(batches_api.router)
     app.include_router(fine_tuning_api.router)
     app.include_router(clova_openai_api.router)
     app.include_router(clova_tuning_api.router)
@@ -87,6 +97,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(keys_api.router)
     app.include_router(audit_api.router)
     app.include_router(operator_api.router)
+    app.include_router(studio_batches_api.router)
     app.include_router(usage_api.router)
     app.include_router(quotas_api.router)
     app.include_router(gradients_api.router)

@@ -11,6 +11,7 @@ from hunmin_contracts.tenancy import Scope
 from hunmin_kit.run.errors import StartError
 from starlette.routing import BaseRoute
 
+from hunmin_gateway.idempotency.once import answer_once
 from hunmin_gateway.keys.authentication import authenticate
 from hunmin_gateway.parts import parts_of
 from hunmin_gateway.principal import Principal
@@ -38,7 +39,8 @@ def _required(right: str) -> params.Security:
 class KeyedRoute(APIRoute):
     """A route that only a caller with a valid API key and the declared scope reaches. One that declares none is a bug.
 
-    Its router may declare what its routes need; what a route declares itself goes before that.
+    Its router may declare what its routes need; what a route declares itself goes before that. A request that comes
+    twice is made once (idempotency/).
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class KeyedRoute(APIRoute):
             else:
                 principal.require(Scope(required))
             request.state.principal = principal
-            return await answer(request)
+            return await answer_once(request, principal, parts_of(request).idempotency, answer)
 
         return answer_principal
 

@@ -116,10 +116,17 @@ class Exchange(Generic[RequestT]):
 
     def __post_init__(self) -> None:
         """Let every request say where it comes from, so that it is settled also if this gateway is lost."""
+        batch_id = self.principal.batch_id
         origin = CallOrigin(
-            usage_id=self.id, key_id=self.principal.key_id, endpoint=self.endpoint, started_at=self.started_at
+            usage_id=self.id,
+            key_id=self.principal.key_id,
+            endpoint=self.endpoint,
+            started_at=self.started_at,
+            batch_id=batch_id,
         )
         self._change(origin=origin)
+        if batch_id is not None:
+            self._change(priority="batch")
 
     def pin(self, reference: str) -> None:
         """Let every request name exactly this model, or this version of a soft prompt."""

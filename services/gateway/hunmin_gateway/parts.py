@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
+from hunmin_kit.blobs import Blobs
 from hunmin_kit.data import Database
 from hunmin_kit.events import Events
 from hunmin_kit.web import Client
 
+from hunmin_gateway.idempotency.keys import IdempotencyKeys
 from hunmin_gateway.pipeline import Pipeline
 
 
@@ -21,7 +23,9 @@ class Parts:
     generation: Client
     tokenizer: Client
     tuning: Client
+    blobs: Blobs
     events: Events
+    idempotency: IdempotencyKeys
     tgi_model: str | None  # what the TGI dialect serves where a URL names no model; None: the first one
 
 

@@ -103,6 +103,7 @@ class Settlement:
                 error_code=_error_code(error) if failed else None,
                 started_at=exchange.started_at,
                 duration_s=(datetime.now(UTC) - exchange.started_at).total_seconds(),
+                batch_id=exchange.principal.batch_id,
             )
         )
 

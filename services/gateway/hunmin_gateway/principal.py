@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId, UserId
+from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, ProjectId, UserId
 from hunmin_contracts.tenancy import KeyKind, Role, Scope
 
 
@@ -13,6 +13,8 @@ class Principal:
 
     One that `is_account_wide` sees all projects of the account, any other its own alone. `role` is the lowest that has
     the `scopes`. An account without limits pays nothing for quotas. Nothing has a default: none is made unchecked.
+
+    `batch_id` is there where nobody waits: the request is a line of that batch, which this principal made.
     """
 
     account_id: AccountId
@@ -25,6 +27,7 @@ class Principal:
     is_account_wide: bool
     is_operator: bool
     has_limits: bool
+    batch_id: BatchId | None = None
 
     @property
     def visible_project_id(self) -> ProjectId | None:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import FastAPI
-from hunmin_contracts.events import USAGE
+from hunmin_contracts.events import BATCH, USAGE
 from hunmin_kit.data import Database
 from hunmin_kit.events import Subscription
 from hunmin_kit.run import Platform, Service, Settings
@@ -15,9 +15,16 @@ from pydantic_core import PydanticCustomError
 
 from hunmin_gateway.api import UPLOAD_PATHS, mount, render_error
 from hunmin_gateway.audit.audit import STARTING, Audit
+from hunmin_gateway.batches.results import Results
+from hunmin_gateway.batches.running import run_line
+from hunmin_gateway.batches.validating import Validation
+from hunmin_gateway.batches.worker import LEASE_S as LINE_LEASE_S
+from hunmin_gateway.batches.worker import BatchWorker
+from hunmin_gateway.idempotency.keys import IdempotencyKeys
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
+from hunmin_gateway.openai.batch_requests import OpenAIRequests
 from hunmin_gateway.parts import Parts, attach
 from hunmin_gateway.pipeline import Pipeline
 from hunmin_gateway.quotas.quotas import LEASE_S, Quotas
@@ -49,6 +56,10 @@ class GatewaySettings(Settings):
     # When a request that was metered and has no row of usage is settled by another gateway, since its own must be lost.
     # Longer than a request may take (HUNMIN_STREAM_DEADLINE_S), and than the database may be away after it.
     lost_after_s: float = Field(default=900, gt=0)
+    # Requests of batches that this gateway makes at a time; 0: it leaves them to others.
+    batch_concurrency: int = Field(default=8, ge=0, le=1000)
+    # After which others make the requests of batches that a gateway that died was making.
+    batch_lease_s: float = Field(default=LINE_LEASE_S, ge=1, le=3600)
 
 
 @asynccontextmanager
@@ -69,18 +80,37 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     app = platform.app(title="Hunmin Studio", render_error=render_error, upload_paths=UPLOAD_PATHS)
     pipeline = Pipeline(generation, ledger, quotas)
     tokenizer, tuning = platform.client("tokenizer"), platform.client("tuning")
-    attach(app, Parts(database, pepper, pipeline, generation, tokenizer, tuning, events, settings.tgi_model))
+    blobs = platform.blobs()
+    keys, model = IdempotencyKeys(database), settings.tgi_model
+    parts = Parts(database, pepper, pipeline, generation, tokenizer, tuning, blobs, events, keys, model)
+    attach(app, parts)
     mount(app)
     every_s = min(_SETTLE_EVERY_S, settings.lost_after_s)
     lost = LostExchanges(database, ledger, lost_after_s=settings.lost_after_s, every_s=every_s)
     settling = asyncio.create_task(lost.run())
+    worker = batch_worker(platform, settings, parts)
+    subscriptions = (Subscription("lost-exchanges", USAGE, lost.note), Subscription("batches", BATCH, worker.note))
     try:
-        async with quotas.kept(), events.running(Subscription("lost-exchanges", USAGE, lost.note)):
+        async with quotas.kept(), keys.kept(), events.running(*subscriptions), worker.running():
             yield app
     finally:
         settling.cancel()
         await asyncio.gather(settling, return_exceptions=True)
         await ledger.finish()
+
+
+def batch_worker(platform: Platform, settings: GatewaySettings, parts: Parts) -> BatchWorker:
+    """Return what runs batches in this gateway."""
+    database, events, blobs, dialect = parts.database, parts.events, parts.blobs, OpenAIRequests(parts)
+    return BatchWorker(
+        database,
+        events,
+        validation=Validation(database, events, blobs, dialect),
+        results=Results(database, events, blobs),
+        run_line=lambda line: run_line(line, dialect, platform.tracer),
+        concurrency=settings.batch_concurrency,
+        lease_s=settings.batch_lease_s,
+    )
 
 
 async def pepper_of(platform: Platform, settings: GatewaySettings, database: Database) -> bytes:

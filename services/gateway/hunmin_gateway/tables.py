@@ -1,9 +1,13 @@
-"""The tables of schema `gateway`. Rows are handled in tenancy/, keys/ring.py, audit/, usage/ and quotas/ alone."""
+"""The tables of schema `gateway`.
+
+Rows are handled in tenancy/, keys/ring.py, audit/, usage/, quotas/, files/, batches/ and idempotency/ alone.
+"""
 
 from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -181,6 +185,7 @@ class Usage(Table):
     started_at: Mapped[datetime]
     duration_s: Mapped[float]  # from the acceptance of the request to the end of its answer
     corrects: Mapped[str | None] = mapped_column(unique=True)  # the row that this one adds to
+    batch_id: Mapped[str | None]  # whose line it was: of quotas it took half its tokens
 
     @property
     def is_correction(self) -> bool:
@@ -259,5 +264,104 @@ class MeteredCall(Table):
     outcome: Mapped[str]
     error_code: Mapped[str | None]
     started_at: Mapped[datetime]  # of the exchange
+    batch_id: Mapped[str | None]
     ended_at: Mapped[datetime]  # of the call
     noted_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class StoredFile(Table):
+    """A file of an account that the gateway keeps itself, in the blob store: what batches read and write."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index("ix_files_account_id_created_at", "account_id", "created_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str]
+    project_id: Mapped[str]
+    purpose: Mapped[str]
+    filename: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Batch(Table):
+    """Requests of a file that are made without anyone who waits. What its columns mean is said in batches/.
+
+    `due_at`: when there is something to do with it, and `claim` who does, until then.
+    """
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        Index("ix_batches_account_id_created_at", "account_id", "created_at", "id"),
+        Index("ix_batches_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str]
+    project_id: Mapped[str]
+    key_id: Mapped[str]
+    key_kind: Mapped[str]
+    endpoint: Mapped[str]
+    input_file_id: Mapped[str]
+    dataset_id: Mapped[str | None]  # whose rows the file was made of
+    attributes: Mapped[dict[str, str]] = mapped_column(JSON)  # its `metadata`, a name that tables have for themselves
+    status: Mapped[str]
+    ends_as: Mapped[str | None]  # what it is once its files are written
+    total: Mapped[int] = mapped_column(server_default="0")
+    completed: Mapped[int] = mapped_column(server_default="0")
+    failed: Mapped[int] = mapped_column(server_default="0")
+    errors: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
+    output_file_id: Mapped[str | None]
+    error_file_id: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+    in_progress_at: Mapped[datetime | None]
+    finalizing_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]
+    expired_at: Mapped[datetime | None]
+    cancelling_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
+    claim: Mapped[str | None]
+    due_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")  # of what is to be done with it now
+
+
+class BatchLine(Table):
+    """A request of a batch, until the batch ends. It is over when it has no `due_at`."""
+
+    __tablename__ = "batch_lines"
+    __table_args__ = (
+        Index("ix_batch_lines_due", "batch_id", "number", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index("ix_batch_lines_claim", "batch_id", "claim", postgresql_where=text("claim IS NOT NULL")),
+    )
+
+    batch_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # of its line in the file, from 1
+    custom_id: Mapped[str]
+    body: Mapped[str]
+    claim: Mapped[str | None]
+    due_at: Mapped[datetime | None] = mapped_column(server_default=func.clock_timestamp())
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    request_id: Mapped[str | None]
+    status_code: Mapped[int | None]
+    response: Mapped[str | None]
+
+
+class IdempotencyKey(Table):
+    """A key that a request came with, and its answer once that is there; before that, who has it until when.
+
+    `status` 0: the answer was too large to be kept.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    claim: Mapped[str] = mapped_column(unique=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    status: Mapped[int | None]
+    headers: Mapped[list[list[str]] | None] = mapped_column(JSON(none_as_null=True))
+    body: Mapped[bytes | None]

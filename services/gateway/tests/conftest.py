@@ -208,6 +208,7 @@ class Parrot:
     origins: list[CallOrigin | None] = field(default_factory=list)  # of all calls
     running: int = 0
     generated: int = 0
+    refusals: int = 0  # how often it will still be full
 
     def service(self) -> Service[ServiceSettings]:
         """Return it as a service."""
@@ -272,6 +273,9 @@ class Parrot:
 
     async def _answer(self, request: GenerateRequest) -> AsyncIterator[PromptEvent | ChunkEvent | UsageEvent]:
         prompt = _admit(request)
+        if self.refusals:
+            self.refusals -= 1
+            raise HunminError(ErrorCode.OVERLOADED, "The queue is full.", retry_after_s=1)
         order = prompt.removeprefix("user:")
         _fail(order)
         tokens = [_token(character, None if index == 0 else -1.0, request) for index, character in enumerate(prompt)]

@@ -337,7 +337,7 @@ class TestFiles:
 
     async def test_a_purpose_that_is_not_served_is_refused(self, studio: Studio):
         with pytest.raises(openai.BadRequestError) as refusal:
-            await studio.client.files.create(file=("a.jsonl", LINES), purpose="batch")
+            await studio.client.files.create(file=("a.jsonl", LINES), purpose="vision")
         assert refusal.value.param == "purpose"
 
     async def test_a_file_may_be_larger_than_another_request(self, studio: Studio):

@@ -199,6 +199,25 @@ async def test_exchange_ended_as_the_worst_of_its_calls(two: Two, outcomes: tupl
     assert await two.fetch("SELECT prompt_tokens, completion_tokens, status, error_code FROM usage") == [row]
 
 
+async def test_line_of_a_batch_counts_half_also_then(two: Two) -> None:
+    async with two.gateway.session() as session:
+        await session.execute(
+            text("INSERT INTO quota_counters (limit_id, begins_at, used, reserved) VALUES ('quota_1', 'epoch', 0, 6)")
+        )
+        await session.execute(
+            text(
+                "INSERT INTO quota_reservations (usage_id, limit_id, name, begins_at, amount, expires_at) "
+                "VALUES ('use_1', 'quota_1', 'tokens_per_month', 'epoch', 6, now() + interval '1 day')"
+            )
+        )
+    await two.tell(metered(prompt_tokens=4, completion_tokens=7, batch_id="batch_1"))
+    await two.until("SELECT 1 FROM metered_calls", 1)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    assert await two.lost.settle() == 1
+    assert await two.fetch("SELECT prompt_tokens + completion_tokens, batch_id FROM usage") == [(11, "batch_1")]
+    assert await two.fetch("SELECT used, reserved FROM quota_counters") == [(6, 0)]
+
+
 async def test_code_of_a_newer_release_is_an_internal_error(two: Two) -> None:
     await two.tell(metered(outcome="failed", error_code="from_the_future"))
     await two.until("SELECT 1 FROM metered_calls", 1)

@@ -6,7 +6,6 @@ Some are cancelled, some fail, some are cut at a random byte. A trigger watches 
 import asyncio
 import os
 import random
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.quotas.limits import Limits
 from hunmin_kit.data import Database
 from hunmin_kit.data.migrations import Chain
-from hunmin_kit.run.server import bind
 from hunmin_kit.testing import running
 from hunmin_kit.testing.postgres import fresh_database
+from hunmin_kit.testing.processes import service_process
 from opentelemetry.trace import NoOpTracer
 from sqlalchemy import text
 
@@ -36,7 +35,6 @@ COST = 12  # tokens of every call: those of its prompt, and max_tokens
 BUDGET = 10
 CALLS = 50
 PLAIN, SLOW, BREAK, EARLY = "가나다라", "!slow", "!break", "!early"
-START_TIMEOUT_S = 60
 SETTLED_WITHIN_S = 10
 WATCH = """
 CREATE FUNCTION watch_quota() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -85,54 +83,19 @@ async def gateways(neighbours, tmp_path_factory) -> AsyncIterator[Gateways]:
             await session.execute(text(WATCH))
             watching = "CREATE TRIGGER watch AFTER INSERT OR UPDATE ON quota_counters FOR EACH ROW"
             await session.execute(text(f"{watching} EXECUTE FUNCTION watch_quota()"))
-        environ = (
-            {name: value for name, value in os.environ.items() if not name.startswith("HUNMIN_")}
-            | {
-                "HUNMIN_DATABASE_URL": url,
-                "HUNMIN_HOME": str(folder),
-                "HUNMIN_GATEWAY_KEY_PEPPER": PEPPER,
-                "HUNMIN_LOG_FORMAT": "json",
-                "HUNMIN_LOG_LEVEL": "WARNING",
-            }
-            | {f"HUNMIN_{name.upper()}_URL": up.url(name) for name in ("generation", "tokenizer", "tuning")}
-        )
-        program = [sys.executable, "-c", "from hunmin_command import main; main()", "run", "gateway"]
-        urls, logs, processes = [], [], []
-        for number in range(2):
-            with bind("127.0.0.1", 0, variable="") as taken:
-                port = taken.getsockname()[1]
-            log = folder / f"{number}.log"
-            with log.open("wb") as file:
-                processes.append(
-                    await asyncio.create_subprocess_exec(
-                        *program, env=environ | {"HUNMIN_GATEWAY_PORT": str(port)}, stdout=file, stderr=file
-                    )
-                )
-            urls.append(f"http://127.0.0.1:{port}")
-            logs.append(log)
-        try:
-            for gateway, log in zip(urls, logs, strict=True):
-                await _ready(gateway, log)
-            yield Gateways(urls, logs, database)
-        finally:
-            for process in processes:
-                process.terminate()
-            codes = [await asyncio.wait_for(process.wait(), 30) for process in processes]
-            await database.close()
-    assert codes == [0, 0]
-
-
-async def _ready(url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
-        while True:
-            try:
-                if (await http.get("/readyz")).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            assert time.monotonic() < deadline, f"see {log}"
-            await asyncio.sleep(0.1)
+        environ = {
+            "HUNMIN_DATABASE_URL": url,
+            "HUNMIN_HOME": str(folder),
+            "HUNMIN_GATEWAY_KEY_PEPPER": PEPPER,
+            "HUNMIN_LOG_FORMAT": "json",
+            "HUNMIN_LOG_LEVEL": "WARNING",
+        } | {f"HUNMIN_{name.upper()}_URL": up.url(name) for name in ("generation", "tokenizer", "tuning")}
+        async with (
+            service_process("gateway", environ, folder / "0.log") as first,
+            service_process("gateway", environ, folder / "1.log") as second,
+        ):
+            yield Gateways([first.url, second.url], [first.log, second.log], database)
+        await database.close()
 
 
 class Round:

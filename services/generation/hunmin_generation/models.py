@@ -19,7 +19,7 @@ from hunmin_generation.backends.native import NativeModel
 from hunmin_generation.backends.server import RemoteServer
 from hunmin_generation.backends.settings import RemoteBackend
 from hunmin_generation.engine.engine import Engine, EngineLimits
-from hunmin_generation.engine.request import EngineRequest, Event
+from hunmin_generation.engine.request import PRIORITIES, EngineRequest, Event
 from hunmin_generation.engine.thread import EngineThread
 from hunmin_generation.soft_prompts.library import HeldSoftPrompt
 from hunmin_generation.soft_prompts.prompt import Prompt, count_characters, encode_prompt, filled_length
@@ -144,6 +144,7 @@ class Model:
             echo=request.echo,
             salt=request.account_id,
             soft_prompt=soft_prompt.rows if soft_prompt is not None else None,
+            priority=PRIORITIES[request.priority],
         )
         return tokens, request.prompt if isinstance(request.prompt, str) and soft_prompt is None else None
 

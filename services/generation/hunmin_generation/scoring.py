@@ -17,9 +17,8 @@ from hunmin_contracts.generation import (
     ScoreRequest,
     ScoreResponse,
 )
-from hunmin_contracts.ids import AccountId
 
-from hunmin_generation.engine.request import EngineRequest, Event, HiddenEvent
+from hunmin_generation.engine.request import PRIORITIES, EngineRequest, Event, HiddenEvent
 from hunmin_generation.models import Model
 from hunmin_generation.soft_prompts.library import HeldSoftPrompt
 
@@ -82,13 +81,10 @@ async def _read_score(model: Model, request: ScoreRequest, soft_prompt: HeldSoft
             "The prompt is empty: a continuation follows at least one token.",
             param="prompt",
         )
-    model.engine.max_tokens(
-        _request(prompt, request.account_id, soft_prompt)
-    )  # or it would be the continuations' fault
+    model.engine.max_tokens(_request(prompt, request, soft_prompt))  # or it would be the continuations' fault
     continuations = [await _ids(model, continuation) for continuation in request.continuations]
     requests = [
-        _request(prompt + ids, request.account_id, soft_prompt, score_from=len(prompt), logprobs=0)
-        for ids in continuations
+        _request(prompt + ids, request, soft_prompt, score_from=len(prompt), logprobs=0) for ids in continuations
     ]
     _check(model, requests, param="continuations")
     return _Read(prompt, continuations, requests)
@@ -97,14 +93,14 @@ async def _read_score(model: Model, request: ScoreRequest, soft_prompt: HeldSoft
 async def _read_embed(model: Model, request: EmbedRequest, soft_prompt: HeldSoftPrompt | None) -> _Read:
     """Encode it all; refuse what can never be served."""
     prompts = [await model.encode(text, soft_prompt) for text in request.inputs]
-    requests = [_request(ids, request.account_id, soft_prompt, embed=True) for ids in prompts]
+    requests = [_request(ids, request, soft_prompt, embed=True) for ids in prompts]
     _check(model, requests, param="inputs")
     return _Read([], prompts, requests)
 
 
 def _request(
     ids: list[int],
-    account_id: AccountId,
+    asked: ScoreRequest | EmbedRequest,
     soft_prompt: HeldSoftPrompt | None,
     *,
     score_from: int | None = None,
@@ -115,11 +111,12 @@ def _request(
     return EngineRequest(
         ids,
         max_tokens=0,
-        salt=account_id,
+        salt=asked.account_id,
         soft_prompt=rows,
         score_from=score_from,
         logprobs=logprobs,
         embed=embed,
+        priority=PRIORITIES[asked.priority],
     )
 
 

@@ -101,15 +101,13 @@ class UsageEvents:
             backward_tokens=meter.backward_tokens,
             outcome=outcome,
             error_code=code,
+            batch_id=origin.batch_id,
         )
         event_id = new_event_id()  # one event, though it may be written twice
-
-        async def write() -> None:
-            async with self._database.session() as session:
-                await self._events.tell(session, USAGE, told, key=told.usage_id, event_id=event_id)
-
         self._writes.start(  # no answer waits for it
-            write,
+            lambda: self._database.run(
+                lambda session: self._events.tell(session, USAGE, told, key=told.usage_id, event_id=event_id)
+            ),
             on_loss=lambda error: _log.error(
                 "generation.usage.lost", usage=told.model_dump(mode="json"), exc_info=error
             ),

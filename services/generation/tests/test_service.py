@@ -236,3 +236,26 @@ class TestOperation:
         with pytest.raises(StartError, match=reason):
             async with running(SERVICE, env=environment(folders, **settings)):
                 pass
+
+
+@pytest.mark.parametrize(("priority", "is_first"), [("interactive", True), ("batch", False)])
+async def test_what_somebody_waits_for_goes_before_a_batch(
+    folders: dict[str, Path], priority: Any, is_first: bool
+) -> None:
+    ended: list[str] = []
+    has_begun = asyncio.Event()
+    async with running(SERVICE, env=environment(folders, max_running=1)) as services:
+        client = services.client("generation")
+
+        async def generate(name: str, **fields: Any) -> None:
+            request = GenerateRequest(account_id="acct_1", model="one", prompt=PROMPT, sampling=VARIED, **fields)
+            async with client.stream(GENERATE, request) as stream:
+                async for _ in stream:
+                    has_begun.set()
+            ended.append(name)
+
+        batch = asyncio.create_task(generate("batch", n=16, max_tokens=40, priority="batch"))
+        await has_begun.wait()
+        await generate("one", max_tokens=2, priority=priority)
+        await batch
+    assert (ended[0] == "one") is is_first

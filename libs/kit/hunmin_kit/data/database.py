@@ -1,8 +1,8 @@
 """One service's schema in a PostgreSQL database, and its transactions."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
@@ -17,6 +17,8 @@ from hunmin_kit.data.quick import QuickStatements
 
 _CONNECT_TIMEOUT_S = 5
 _IDLE_IN_TRANSACTION_S = 60  # no transaction waits for anything but the database: who is silent for so long is frozen
+
+ResultT = TypeVar("ResultT")
 
 
 class Database:
@@ -42,6 +44,11 @@ class Database:
         with as_hunmin_errors():
             async with self._sessions.begin() as session:
                 yield session
+
+    async def run(self, work: Callable[[AsyncSession], Awaitable[ResultT]]) -> ResultT:
+        """Do `work` in a transaction of its own; return what it returns."""
+        async with self.session() as session:
+            return await work(session)
 
     async def ping(self) -> None:
         """Raise UNAVAILABLE unless the database answers."""

@@ -47,12 +47,18 @@ def error_body(problem: Problem) -> ErrorBody:
 
 def error_response(problem: Problem, path: str) -> Response:
     """Return the answer to a request to `path` that failed before its first byte."""
+    body = error_body_at(problem, path)
+    return Response(body.model_dump_json(), status_code=problem.status, media_type="application/json")
+
+
+def error_body_at(problem: Problem, path: str) -> ErrorBody:
+    """Return `problem` in OpenAI's shape, with the names that parameters have at `path`."""
     body = error_body(problem)
     for ending, names in _NAMES.items():
         if path.endswith(ending) and body.error.param is not None:
             name, dot, place = body.error.param.partition(".")
             body.error.param = f"{names.get(name, name)}{dot}{place}"
-    return Response(body.model_dump_json(), status_code=problem.status, media_type="application/json")
+    return body
 
 
 def error_event(problem: Problem) -> bytes:

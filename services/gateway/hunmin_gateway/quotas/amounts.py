@@ -47,6 +47,14 @@ class Amounts:
         """Return what stays taken under each name once the call is over: nothing of what runs at a time."""
         return {name: self._of(kind) for name, kind in KINDS.items() if kind.span is not None}
 
+    def halved(self) -> "Amounts":
+        """Return what a line of a batch takes: half of the tokens, rounded up, and the whole request."""
+        return Amounts(self.requests, _half(self.tokens), _half(self.backward_tokens))
+
     def _of(self, kind: Kind) -> int:
         amount: int = getattr(self, kind.unit)
         return amount
+
+
+def _half(tokens: int) -> int:
+    return (tokens + 1) // 2

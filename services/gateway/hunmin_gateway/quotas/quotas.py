@@ -81,6 +81,8 @@ class Quotas:
 
     async def _reserve(self, exchange: Exchange[Any]) -> None:
         amounts, model = await measure(exchange, self._generation)
+        if exchange.principal.batch_id is not None:
+            amounts = amounts.halved()
         self._running.add(exchange.id)
         tell(rate_limit_headers(await _to_its_end(self._take(exchange, amounts.reserved(), model))))
 

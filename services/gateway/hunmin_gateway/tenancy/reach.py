@@ -7,9 +7,9 @@ from hunmin_contracts.ids import AccountId, ProjectId
 from sqlalchemy import ColumnElement, and_
 
 from hunmin_gateway.principal import Principal
-from hunmin_gateway.tables import ApiKey, AuditEntry, Member, Project, Usage
+from hunmin_gateway.tables import ApiKey, AuditEntry, Batch, Member, Project, StoredFile, Usage
 
-Scoped = type[Project] | type[Member] | type[ApiKey] | type[AuditEntry] | type[Usage]
+Scoped = type[Project] | type[Member] | type[ApiKey] | type[AuditEntry] | type[Usage] | type[Batch] | type[StoredFile]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.events import Envelope, UsageMetered
-from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId, RequestId, UsageId
+from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, ProjectId, RequestId, UsageId
 from hunmin_contracts.usage import Outcome
 from hunmin_kit.data import Database
 from sqlalchemy import ColumnElement, Interval, Row, cast, delete, func, insert, literal, select
@@ -118,6 +118,7 @@ def _correction(row: Usage, prompt_tokens: int, completion_tokens: int, backward
         started_at=row.started_at,
         duration_s=0.0,
         corrects=UsageId(row.id),
+        batch_id=None if row.batch_id is None else BatchId(row.batch_id),
     )
 
 
@@ -144,6 +145,7 @@ def _record(calls: Sequence[MeteredCall]) -> UsageRecord:
         error_code=_code(code) if is_failed else None,
         started_at=first.started_at,
         duration_s=max((ended_at - first.started_at).total_seconds(), 0.0),
+        batch_id=None if first.batch_id is None else BatchId(first.batch_id),
     )
 
 

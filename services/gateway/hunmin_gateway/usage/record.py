@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hunmin_contracts.errors import ErrorCode
-from hunmin_contracts.ids import AccountId, ApiKeyId, ProjectId, RequestId, UsageId
+from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, ProjectId, RequestId, UsageId
 from hunmin_contracts.usage import Outcome
 
 
@@ -27,3 +27,4 @@ class UsageRecord:
     started_at: datetime
     duration_s: float
     corrects: UsageId | None = None  # the row that this one adds to, since the engine has told more than was known then
+    batch_id: BatchId | None = None

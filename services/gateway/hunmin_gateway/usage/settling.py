@@ -53,13 +53,14 @@ FROM settled WHERE counter.limit_id = settled.limit_id AND counter.begins_at = s
 
 def settling(record: UsageRecord) -> Mapping[str, Any]:
     """Return what SETTLE is given: a failed request costs nothing, not even the request, and a correction is none."""
-    spent = (
-        Amounts()
-        if record.status is Outcome.FAILED
-        else Amounts(
-            requests=0 if record.corrects is not None else 1,
-            tokens=record.prompt_tokens + record.completion_tokens,
-            backward_tokens=record.backward_tokens,
-        )
-    ).used()
+    spent = _amounts(record).used()
     return asdict(record) | {"spent_names": [*spent], "spent_amounts": [*spent.values()]}
+
+
+def _amounts(record: UsageRecord) -> Amounts:
+    if record.status is Outcome.FAILED:
+        return Amounts()
+    tokens = record.prompt_tokens + record.completion_tokens
+    requests = 0 if record.corrects is not None else 1
+    amounts = Amounts(requests, tokens, record.backward_tokens)
+    return amounts if record.batch_id is None else amounts.halved()

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from hunmin_contracts.usage import Outcome
-from sqlalchemy import ColumnElement, Date, RowMapping, cast, func, literal_column, null, select
+from sqlalchemy import ColumnElement, Date, RowMapping, case, cast, func, literal_column, null, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.tables import Usage
@@ -39,6 +39,13 @@ async def usage_sums(
     counts = [
         func.sum(column).label(column.key)
         for column in (Usage.prompt_tokens, Usage.completion_tokens, Usage.backward_tokens)
+    ]
+    tokens = Usage.prompt_tokens + Usage.completion_tokens
+    is_of_batch = Usage.batch_id.is_not(None)
+    halves = case((is_of_batch, (tokens + 1) // 2), else_=tokens)  # as quotas/amounts.py counts them; of whole numbers
+    counts += [
+        func.coalesce(func.sum(tokens).filter(is_of_batch), 0).label("batch_tokens"),
+        func.sum(halves).label("quota_tokens"),
     ]
     grouped = [dimension for name, dimension in dimensions.items() if name in by]
     order = [dimension.desc() if name == "day" else dimension for name, dimension in dimensions.items() if name in by]

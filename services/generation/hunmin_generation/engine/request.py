@@ -3,14 +3,16 @@
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 from hunmin_contracts.errors import HunminError
 from hunmin_contracts.generation import (
     ChunkEvent,
     FinishReason,
+    Priority,
     PromptEvent,
     Sampling,
     TokenLogprob,
@@ -36,6 +38,7 @@ class HiddenEvent:
 
 Event = PromptEvent | ChunkEvent | HiddenEvent | UsageEvent
 Sink = Callable[[Event | HunminError], None]
+PRIORITIES: Mapping[Priority, int] = MappingProxyType({"interactive": 0, "batch": 1})  # lower goes first
 
 
 @dataclass(frozen=True)
