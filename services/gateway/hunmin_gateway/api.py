@@ -16,6 +16,8 @@ from hunmin_gateway.clova import tools as clova_tools_api
 from hunmin_gateway.clova import tuning as clova_tuning_api
 from hunmin_gateway.clova.request_id import ClovaRequestId
 from hunmin_gateway.clova.router import SERVICE_APP, TEST_APP, refuse_test_keys
+from hunmin_gateway.login import api as login_api
+from hunmin_gateway.login import pages as login_pages
 from hunmin_gateway.openai import api as openai_api
 from hunmin_gateway.openai import files as files_api
 from hunmin_gateway.openai import fine_tuning as fine_tuning_api
@@ -95,6 +97,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(datasets_api.router)
     app.include_router(tuning_api.router)
     app.include_router(products_api.router)
+    app.include_router(login_api.router)
     app.include_router(tgi_api.health_router)
     app.include_router(tgi_api.router)
     app.include_router(tgi_api.named)
@@ -123,6 +126,8 @@ def mount(app: FastAPI) -> None:
 def render_error(request: Request, problem: Problem) -> Response:
     """Answer in the dialect of the path."""
     path = request.url.path
+    if path.startswith("/auth/") and "text/html" in request.headers.get("accept", ""):
+        return login_pages.error_page(problem)
     if clova_envelope.is_clova(path):
         return clova_envelope.error_response(problem)
     if path.startswith("/v1/"):

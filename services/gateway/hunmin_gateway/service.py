@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from hunmin_contracts.events import USAGE
 from hunmin_kit.data import Database
 from hunmin_kit.events import Subscription
-from hunmin_kit.run import Platform, Service, Settings
+from hunmin_kit.run import Platform, Service
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
@@ -18,6 +18,9 @@ from hunmin_gateway.audit.audit import STARTING, Audit
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
+from hunmin_gateway.login.composition import login_parts
+from hunmin_gateway.login.doors import attach_login
+from hunmin_gateway.login.settings import LoginSettings
 from hunmin_gateway.parts import Parts, attach
 from hunmin_gateway.pipeline import Pipeline
 from hunmin_gateway.quotas.quotas import LEASE_S, Quotas
@@ -34,7 +37,7 @@ def _a_key(value: SecretStr) -> SecretStr:
     return value
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(LoginSettings):
     """HUNMIN_GATEWAY_…"""
 
     port: int = Field(default=8080, ge=0, le=65535)
@@ -75,7 +78,12 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     lost = LostExchanges(database, ledger, lost_after_s=settings.lost_after_s, every_s=every_s)
     settling = asyncio.create_task(lost.run())
     try:
-        async with quotas.kept(), events.running(Subscription("lost-exchanges", USAGE, lost.note)):
+        async with (
+            login_parts(platform, settings, database, pepper) as login,
+            quotas.kept(),
+            events.running(Subscription("lost-exchanges", USAGE, lost.note)),
+        ):
+            attach_login(app, login)
             yield app
     finally:
         settling.cancel()

@@ -1,9 +1,11 @@
-"""The tables of schema `gateway`. Rows are handled in tenancy/, keys/ring.py, audit/, usage/ and quotas/ alone."""
+"""The tables of schema `gateway`. Rows are handled in tenancy/, keys/ring.py, login/sessions.py, audit/, usage/ and
+quotas/ alone."""
 
 from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -261,3 +263,29 @@ class MeteredCall(Table):
     started_at: Mapped[datetime]  # of the exchange
     ended_at: Mapped[datetime]  # of the call
     noted_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class LoginSession(Table):
+    """A session of a browser by the digest of its secret, with the claims that the provider told last.
+
+    `secret` is the provider's, sealed; `begun_at` stays when the id is replaced.
+    """
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index(None, "issuer", "subject"), Index(None, "provider_session_id"))
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    csrf: Mapped[str]
+    issuer: Mapped[str]
+    subject: Mapped[str]
+    email: Mapped[str | None]
+    name: Mapped[str | None]
+    organizations: Mapped[list[str]] = mapped_column(ARRAY(String))
+    roles: Mapped[list[str]] = mapped_column(ARRAY(String))
+    provider_session_id: Mapped[str | None]
+    claims_expire_at: Mapped[datetime]
+    secret: Mapped[bytes]
+    renewing_until: Mapped[datetime | None]
+    begun_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
