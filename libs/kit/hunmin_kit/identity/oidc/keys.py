@@ -17,8 +17,6 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, RSAKey, import_key
 
-from hunmin_kit.identity.oidc.endpoint import unavailable
-
 INTERVAL_S = 1.0
 RETRY_S = 5.0  # before a set that could not be read, and is not needed, is tried again
 _MIN_RSA_BITS = 2048
@@ -27,6 +25,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class _Attempt:
+    number: int  # of those that were begun
     begun_at: float
     error: HunminError | None
 
@@ -50,16 +49,16 @@ class KeyCache:
         self._pause = pause
         self._keys: dict[str, Key] = {}
         self._read_at = float("-inf")
-        self._last = _Attempt(float("-inf"), None)
+        self._last = _Attempt(0, float("-inf"), None)
         self._reading = asyncio.Lock()
 
     async def key(self, key_id: str, algorithm: str) -> Key:
         """Return that key, for `algorithm`; UNAUTHENTICATED if there is none, UNAVAILABLE if that cannot be known."""
-        arrived_at = self._clock()
-        await self._refresh(arrived_at)
+        before = self._last.number + self._reading.locked()  # one that runs may have begun too early
+        await self._refresh(before)
         found = self._keys.get(key_id)
         if found is None:
-            await self._read_since(arrived_at)
+            await self._read_after(before)
             found = self._keys.get(key_id)
         if found is None:
             raise HunminError(ErrorCode.UNAUTHENTICATED, "The token is refused. Its issuer has no such key.")
@@ -67,44 +66,48 @@ class KeyCache:
             raise HunminError(ErrorCode.UNAUTHENTICATED, "The token is refused. Its key is for another algorithm.")
         return found
 
-    async def _refresh(self, now: float) -> None:
+    async def _refresh(self, before: int) -> None:
+        now = self._clock()
         age_s = now - self._read_at
         if age_s < self._fresh_s:
             return
         if age_s >= self._max_stale_s:
             self._keys = {}  # also if it cannot be read: nothing is accepted that may have been disabled for so long
-            await self._read_since(now)
+            await self._read_after(before)
             return
         failed_lately = self._last.error is not None and now < self._last.begun_at + RETRY_S
         if self._reading.locked() or failed_lately:
             return
         try:
-            await self._read_since(now)
+            await self._read_after(before)
         except HunminError as error:
             _log.warning("identity.keys.stale", age_s=round(age_s), error=error.message)
 
-    async def _read_since(self, moment: float) -> None:
-        """Read the set, unless somebody began to after `moment`; raise what hindered it."""
+    async def _read_after(self, before: int) -> None:
+        """Read the set, unless somebody did in an attempt later than number `before`; raise what hindered it."""
         async with self._reading:
-            if self._last.begun_at < moment:
+            if self._last.number <= before:
+                number = self._last.number + 1
                 if (wait_s := self._last.begun_at + INTERVAL_S - self._clock()) > 0:
                     await self._pause(wait_s)
                 begun_at = self._clock()
                 try:
                     self._keys = _verifying(await self._read())
                 except HunminError as error:
-                    self._last = _Attempt(begun_at, error)
+                    self._last = _Attempt(number, begun_at, error)
                 else:
-                    self._last, self._read_at = _Attempt(begun_at, None), begun_at
-            if self._last.error is not None:
-                raise unavailable("Its keys cannot be read.") from self._last.error
+                    self._last, self._read_at = _Attempt(number, begun_at, None), begun_at
+            if (error := self._last.error) is not None:
+                raise HunminError(error.code, error.message, **error.details) from error
 
 
 def _verifying(keys: list[Any]) -> dict[str, Key]:
     """Return the public keys for signatures; symmetric keys, weak ones and those of unknown kinds are left out."""
     found: dict[str, Key] = {}
     for raw in keys:
-        if not isinstance(raw, dict) or raw.get("use", "sig") != "sig" or not isinstance(raw.get("kid"), str):
+        if not isinstance(raw, dict) or raw.get("kty") not in ("RSA", "EC") or not isinstance(raw.get("kid"), str):
+            continue
+        if raw.get("use", "sig") != "sig":
             continue
         try:
             key = import_key(raw)
