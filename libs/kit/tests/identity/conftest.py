@@ -6,15 +6,24 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
 import pytest_asyncio
+from argon2 import PasswordHasher
+from hunmin_kit.data import Database
+from hunmin_kit.data.migrations import Chain
+from hunmin_kit.identity import Login
+from hunmin_kit.identity.local import LocalProvider, LocalUsers
+from hunmin_kit.identity.local.passwords import Passwords
 from hunmin_kit.identity.oidc import OidcProvider, OidcSettings
+from hunmin_kit.testing.postgres import fresh_database
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, RSAKey
+from opentelemetry.trace import NoOpTracer
 
 ISSUER = "https://login.example/realms/hunmin"
 SETTINGS = OidcSettings(issuer=ISSUER, client_id="hunmin", client_secret="s e/c:r%et", audience="hunmin-api")
@@ -133,8 +142,6 @@ class Issuer:
 
 
 def _proves(form: dict[str, str], asked: dict[str, str]) -> bool:
-    from hashlib import sha256
-
     proof = base64.urlsafe_b64encode(sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
     return asked["code_challenge_method"] == "S256" and proof == asked["code_challenge"]
 
@@ -166,3 +173,28 @@ async def provider(issuer) -> AsyncIterator[OidcProvider]:
     oidc = OidcProvider(SETTINGS, transport=httpx.MockTransport(issuer.answer))
     yield oidc
     await oidc.aclose()
+
+
+@pytest_asyncio.fixture
+async def database() -> AsyncIterator[Database]:
+    """A schema that has the tables of local users."""
+    async with fresh_database() as url:
+        await Chain("front", "kit_sample.local_migrations").upgrade(url)
+        opened = Database(url, schema="front", tracer=NoOpTracer(), pool_size=8)
+        yield opened
+        await opened.close()
+
+
+@pytest.fixture
+def local(database) -> LocalProvider:
+    """Users of one's own, whose passwords cost little."""
+    return LocalProvider(database, form_path="/form", passwords=Passwords(PasswordHasher(1, 8, 1)))
+
+
+async def register(database: Database, local: LocalProvider, email: str, password: str, **rights: list[str]) -> Login:
+    """Make a user by an invitation."""
+    async with database.session() as session:
+        secret = await LocalUsers(session).invite(
+            email, organizations=rights.get("organizations", ["acme"]), roles=rights.get("roles", ["developer"])
+        )
+    return await local.accept(secret, email=email, name="세종", password=password)

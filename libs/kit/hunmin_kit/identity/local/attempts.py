@@ -6,7 +6,7 @@ An address that nobody has is counted in the same way, so that its answer tells 
 import hashlib
 
 from hunmin_contracts.errors import ErrorCode, HunminError
-from sqlalchemy import DateTime, Interval, case, cast, delete, func, literal, select
+from sqlalchemy import Interval, case, cast, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 
 from hunmin_kit.data import Database
@@ -28,9 +28,7 @@ class Attempts:
     async def begin(self, email: str) -> None:
         """Count an attempt as failed until it is known better; OVERLOADED if the address has to wait."""
         now, table = func.clock_timestamp(), ATTEMPTS.c
-        start = insert(ATTEMPTS).values(
-            digest=_digest(email), failures=1, locked_until=cast("-infinity", DateTime(timezone=True)), last_at=now
-        )
+        start = insert(ATTEMPTS).values(digest=_digest(email), failures=1, locked_until=now, last_at=now)
         # The lock doubles with each failure from the sixth on: 1 s, 2 s, 4 s, …
         lock_s = func.least(LONGEST_LOCK_S, func.power(2, func.least(table.failures - FREE, 30)))
         is_old = table.last_at < now - FORGET_AFTER_S * _SECOND
