@@ -10,7 +10,7 @@ from typing import Any
 
 from hunmin_contracts.errors import ErrorCode, HunminError
 from keycloak import KeycloakAdmin
-from keycloak.exceptions import KeycloakError, KeycloakGetError
+from keycloak.exceptions import KeycloakConnectionError, KeycloakError, KeycloakGetError
 from requests.exceptions import RequestException
 
 ROLES = {
@@ -65,13 +65,11 @@ def bootstrap(plan: RealmPlan, administrator: Administrator) -> Bootstrapped:
     """Bring the realm to `plan`; UNAVAILABLE, or FORBIDDEN, with what Keycloak says if it cannot."""
     try:
         return _Bootstrap(plan, administrator).run()
+    except (KeycloakConnectionError, RequestException) as error:
+        raise HunminError(ErrorCode.UNAVAILABLE, f"Keycloak at {plan.server_url} cannot be reached.") from error
     except KeycloakError as error:
         code = ErrorCode.FORBIDDEN if error.response_code in (401, 403) else ErrorCode.UNAVAILABLE
         raise HunminError(code, f"Keycloak at {plan.server_url} refuses: {error.error_message!r}.") from error
-    except RequestException as error:
-        raise HunminError(
-            ErrorCode.UNAVAILABLE, f"Keycloak at {plan.server_url} cannot be reached: {type(error).__name__}."
-        ) from error
 
 
 class _Bootstrap:
