@@ -42,7 +42,10 @@ from hunmin_gateway.tgi import errors as tgi_errors
 
 UPLOAD_PATHS = (datasets_api.UPLOAD_PATH, files_api.UPLOAD_PATH, soft_prompts_api.UPLOAD_PATH)  # of large files
 # What anybody may ask, without a key.
-OPEN_PATHS = frozenset({"/", "/docs", "/health", "/models/{name:path}/health", "/livez", "/readyz", "/metrics"})
+OPEN_PATHS = (
+    frozenset({"/", "/docs", "/health", "/models/{name:path}/health", "/livez", "/readyz", "/metrics"})
+    | login_api.OPEN_PATHS
+)
 DESCRIPTION = """
 A Korean language-model studio of one's own. Every request carries an API key: `Authorization: Bearer hm_…`.
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi.routing import APIRoute
 from hunmin_contracts.errors import ErrorCode, HunminError, Problem
 from hunmin_contracts.schema import Schema
 from hunmin_kit.identity import Login, LoginStart
@@ -26,6 +27,13 @@ router = APIRouter(
     tags=["Login"],
     responses={"4XX": {"model": Problem, "description": "What is wrong with the request"}},
 )
+
+
+async def _session_of(request: Request, parts: LoginDep) -> Session:
+    return await parts.browsers.session_of(request)
+
+
+SessionDep = Annotated[Session, Depends(_session_of)]
 
 
 class SessionInfo(Schema):
@@ -109,11 +117,12 @@ async def password(
 
 
 @router.post("/password/change", status_code=204, summary="Change your password")
-async def change(request: Request, parts: LoginDep, body: PasswordChange, response: Response) -> None:
+async def change(
+    request: Request, parts: LoginDep, found: SessionDep, body: PasswordChange, response: Response
+) -> None:
     """Change the password of the built-in user who is logged in. Every other session of theirs ends."""
     provider = parts.local
-    session = await parts.browsers.session_of(request)
-    changed = await provider.change_password(session.login.identity.subject, current=body.current, new=body.new)
+    changed = await provider.change_password(found.login.identity.subject, current=body.current, new=body.new)
     await parts.sessions.end_all(changed.identity)
     await _begin(request, parts, changed, response)
 
@@ -150,16 +159,15 @@ async def register(
 
 
 @router.get("/session", summary="Who is logged in")
-async def session(request: Request, parts: LoginDep, response: Response) -> SessionInfo:
+async def session(found: SessionDep, response: Response) -> SessionInfo:
     """Tell who is logged in with this browser, and the proof that its requests need."""
     response.headers["Cache-Control"] = "no-store"
-    return _info(await parts.browsers.session_of(request))
+    return _info(found)
 
 
 @router.post("/logout", summary="Log out")
-async def logout(request: Request, parts: LoginDep, response: Response) -> LogoutInfo:
+async def logout(request: Request, parts: LoginDep, found: SessionDep, response: Response) -> LogoutInfo:
     """End the session, and tell where to go to end the provider's too."""
-    found = await parts.browsers.session_of(request)
     await parts.sessions.end(found)
     cookies.drop_session(response)
     back_to = parts.url(request, "/")
@@ -216,3 +224,6 @@ def _info(session: Session) -> SessionInfo:
         csrf=session.csrf,
         expires_at=session.expires_at,
     )
+
+
+OPEN_PATHS = frozenset(route.path for route in router.routes if isinstance(route, APIRoute))  # each looks for itself

@@ -7,6 +7,7 @@ from hunmin_kit.identity.local import LocalUsers
 
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT
 from hunmin_gateway.login.pages import REGISTER_PATH
+from hunmin_gateway.tenancy.accounts import Accounts
 
 FIRST_ROLES = ("owner", "operator")
 
@@ -21,6 +22,7 @@ class FirstUser:
     async def text(self, url: str) -> str | None:
         """Return what to print for a server at `url`."""
         async with self._database.session() as session:
+            await Accounts(session).ensure(DEFAULT_ACCOUNT)  # else they would be a member of nothing
             secret = await LocalUsers(session).invite_first(organizations=[DEFAULT_ACCOUNT], roles=FIRST_ROLES)
         if secret is None:
             return None

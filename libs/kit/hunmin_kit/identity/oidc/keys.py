@@ -97,8 +97,9 @@ class KeyCache:
                     self._last = _Attempt(number, begun_at, error)
                 else:
                     self._last, self._read_at = _Attempt(number, begun_at, None), begun_at
-            if (error := self._last.error) is not None:
-                raise HunminError(error.code, error.message, **error.details) from error
+            failed = self._last.error
+            if failed is not None:
+                raise HunminError(failed.code, failed.message, **failed.details) from failed
 
 
 def _verifying(keys: list[Any]) -> dict[str, Key]:
