@@ -126,7 +126,7 @@ class OidcProvider:
         except HunminError as error:
             if error.code is not ErrorCode.UNAUTHENTICATED:
                 raise
-            raise HunminError(ErrorCode.INVALID_REQUEST, error.message) from error
+            raise HunminError(ErrorCode.INVALID_REQUEST, error.message) from None
         session_id, subject = found.optional_text("sid"), found.optional_text("sub")
         events = found.claims.get("events")
         is_logout = isinstance(events, dict) and isinstance(events.get(LOGOUT_EVENT), dict)
