@@ -90,7 +90,13 @@ async def form(parts: LoginDep, state: str = "") -> Response:
     return pages.login_form(state) if state else RedirectResponse(pages.LOGIN_PATH, _SEE_OTHER)
 
 
-@router.post("/password", status_code=_SEE_OTHER, summary="Log in with a password")
+@router.post(
+    "/password",
+    status_code=_SEE_OTHER,
+    response_class=RedirectResponse,
+    responses={"4XX": {"content": {"text/html": {}}, "description": "The form again, with what is wrong"}},
+    summary="Log in with a password",
+)
 async def password(
     request: Request,
     parts: LoginDep,
