@@ -54,10 +54,15 @@ def attach_login(app: FastAPI, parts: LoginParts) -> None:
     app.state.login = parts
 
 
+def login_of_app(app: FastAPI) -> LoginParts:
+    """Return what was attached to `app`."""
+    parts: LoginParts = app.state.login
+    return parts
+
+
 def login_of(request: Request) -> LoginParts:
     """Return the parts of the application that serves `request`."""
-    parts: LoginParts = request.app.state.login
-    return parts
+    return login_of_app(request.app)
 
 
 LoginDep = Annotated[LoginParts, Depends(login_of)]

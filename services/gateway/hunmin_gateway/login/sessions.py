@@ -147,11 +147,8 @@ class Sessions:
 
     async def end_all(self, identity: Identity) -> int:
         """End every session of a person; return how many there were."""
-        return await self.end_subject(identity.issuer, identity.subject)
-
-    async def end_subject(self, issuer: str, subject: str) -> int:
-        """End every session of a subject; return how many there were."""
-        return await self._delete(LoginSession.issuer == issuer, LoginSession.subject == subject)
+        async with self._database.session() as session:
+            return await end_subject(session, identity.issuer, identity.subject)
 
     async def end_told(self, ended: EndedSessions) -> int:
         """End what the provider has ended; return how many that were. A later session is none of it."""
@@ -186,8 +183,17 @@ class Sessions:
 
     async def _delete(self, *conditions: Any) -> int:
         async with self._database.session() as session:
-            gone = await session.scalars(delete(LoginSession).where(*conditions).returning(LoginSession.csrf))
-            return len(gone.all())
+            return await _deleted(session, *conditions)
+
+
+async def end_subject(session: AsyncSession, issuer: str, subject: str) -> int:
+    """End every session of a subject, with the transaction; return how many there were."""
+    return await _deleted(session, LoginSession.issuer == issuer, LoginSession.subject == subject)
+
+
+async def _deleted(session: AsyncSession, *conditions: Any) -> int:
+    gone = await session.scalars(delete(LoginSession).where(*conditions).returning(LoginSession.csrf))
+    return len(gone.all())
 
 
 def digest(secret: str) -> bytes:

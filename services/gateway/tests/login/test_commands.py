@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hunmin_contracts.errors import HunminError
-from hunmin_gateway.login import commands
+from hunmin_gateway.commands import identity
+from hunmin_gateway.commands.command import answer
 from hunmin_gateway.service import SERVICE
 from hunmin_kit.run.errors import StartError
 from hunmin_kit.testing import keycloak as real
@@ -22,8 +23,9 @@ from .conftest import PASSWORD, Browser
 
 async def hunmin(environ: dict[str, str], *arguments: str) -> str:
     parser = argparse.ArgumentParser()
-    commands.add_identity(parser.add_subparsers())
-    return await commands.answer(parser.parse_args(["identity", *arguments]), environ)
+    identity.add(parser.add_subparsers())
+    options = parser.parse_args(["identity", *arguments])
+    return await (identity.init if arguments[0] == "init" else answer)(options, environ)
 
 
 class TestUsers:
@@ -137,7 +139,7 @@ class TestInit:
 
 class TestEntryPoint:
     def test_is_a_subcommand_with_help(self):
-        program = "import argparse, sys; from hunmin_gateway.login.commands import add_identity as add; "
+        program = "import argparse, sys; from hunmin_gateway.commands.identity import add; "
         program += "p = argparse.ArgumentParser(); add(p.add_subparsers()); p.parse_args(['identity', '--help'])"
         shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         for action in ("init", "users", "invite", "reset", "disable", "enable"):

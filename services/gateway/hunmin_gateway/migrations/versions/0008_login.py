@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from hunmin_kit.identity.local import migration
 
-revision = "0006"
-down_revision = "0005"
+revision = "0008"
+down_revision = "0007"
 
 
 def upgrade() -> None:
