@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from hunmin_contracts.errors import ErrorCode, HunminError, Problem
 from hunmin_contracts.schema import Schema
 from hunmin_kit.identity import Login, LoginStart
+from starlette.datastructures import URL
 from starlette.responses import RedirectResponse
 
 from hunmin_gateway.login import cookies, pages
@@ -65,7 +66,7 @@ class PasswordChange(Schema):
 @router.get("/login", status_code=_SEE_OTHER, response_class=RedirectResponse, summary="Log in with a browser")
 async def login(request: Request, parts: LoginDep, return_to: str = "/") -> RedirectResponse:
     """Send the browser to the page of login, and afterwards to the path `return_to`."""
-    cookies.check_transport(request)
+    cookies.check_transport(URL(parts.url(request, "/")))
     path = cookies.safe_path(return_to)
     start = await parts.provider.begin_login(callback=parts.url(request, CALLBACK_PATH))
     response = RedirectResponse(start.url, _SEE_OTHER, {"Cache-Control": "no-store"})
@@ -136,7 +137,7 @@ async def change(
 @router.get("/register", include_in_schema=False)
 async def registration(request: Request, parts: LoginDep, token: str = "") -> Response:
     """Show the form of an invitation, or of the link for another password."""
-    cookies.check_transport(request)
+    cookies.check_transport(URL(parts.url(request, "/")))
     return pages.registration_form(token, await parts.local.invitation(token))
 
 

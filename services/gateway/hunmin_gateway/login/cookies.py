@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from fastapi import Request, Response
 from hunmin_contracts.errors import ErrorCode, HunminError
+from starlette.datastructures import URL
 from starlette.responses import Response as StarletteResponse
 
 from hunmin_gateway.login.seal import START_LIFE_S
@@ -49,15 +50,15 @@ def drop_session(response: Response) -> None:
     _set(response, SESSION, "", 0)
 
 
-def check_transport(request: Request) -> None:
-    """Raise CONFLICT where a browser would not keep the cookies: over plain HTTP from another machine."""
-    host = request.url.hostname or ""
-    if request.url.scheme == "https" or host == "localhost" or host.endswith(".localhost") or _is_loopback(host):
+def check_transport(url: URL) -> None:
+    """Raise CONFLICT if a browser at that address would not keep the cookies: over plain HTTP from another machine."""
+    host = url.hostname or ""
+    if url.scheme == "https" or host == "localhost" or host.endswith(".localhost") or _is_loopback(host):
         return
     raise HunminError(
         ErrorCode.CONFLICT,
-        "Over plain HTTP browsers keep no login but on the studio's own machine. Open the studio by https:// (behind a "
-        "proxy for TLS, which sends x-forwarded-proto), or at http://127.0.0.1 there.",
+        "Over plain HTTP browsers keep no login but on the studio's own machine. Open the studio at http://127.0.0.1 "
+        "there, or by https:// through a proxy for TLS, and set HUNMIN_GATEWAY_PUBLIC_URL to its address.",
     )
 
 

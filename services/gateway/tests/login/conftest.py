@@ -2,6 +2,8 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,6 +14,7 @@ from hunmin_gateway.login.first_user import link_of
 from hunmin_gateway.parts import Parts, parts_of_app
 from hunmin_gateway.tenancy.accounts import Accounts
 from hunmin_kit.identity.local import LocalUsers
+from playwright.async_api import Page, async_playwright
 
 PASSWORD = "나랏말싸미 듕귁에 달아"
 
@@ -114,3 +117,26 @@ async def email(parts, other) -> str:
     assert answer.status_code == 303, answer.text
     other.cookies.clear()
     return address
+
+
+CHROMIUM = Path("/usr/bin/chromium")
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+in_a_browser = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no chromium: apt-get install chromium")
+
+
+@asynccontextmanager
+async def real_page(url: str) -> AsyncIterator[Page]:
+    """Yield a page of a real browser without a history, at the studio of that address."""
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        context = await chromium.new_context(base_url=url, locale="ko-KR")
+        yield await context.new_page()
+        await chromium.close()

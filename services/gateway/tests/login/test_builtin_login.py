@@ -4,14 +4,13 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hunmin_gateway.login.doors import LoginParts
 from hunmin_gateway.login.sessions import digest
 from hunmin_gateway.service import SERVICE
 from hunmin_kit.testing import running
 from hunmin_kit.testing.postgres import fresh_database
 from sqlalchemy import text
 
-from .conftest import PASSWORD, Browser, invite
+from .conftest import PASSWORD, Browser, in_a_browser, invite, real_page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 COOKIE = "__Host-hunmin"
@@ -284,6 +283,34 @@ class TestRegistration:
         assert (await browser.get(link)).json()["code"] == "not_found"
 
 
+@in_a_browser
+class TestRealBrowser:
+    async def test_registers_logs_in_and_keeps_the_cookie_over_plain_http_here(self, gateway, parts):
+        async with real_page(gateway.url("gateway")) as page:
+            await page.goto(await invite(parts, "real@example.org"))
+            await page.fill("[name=name]", "세종")
+            await page.fill("[name=password]", PASSWORD)
+            await page.click("button")
+            await page.wait_for_url("**/")
+            session = await page.evaluate("fetch('/auth/session').then(answer => answer.json())")
+            assert (session["email"], session["name"]) == ("real@example.org", "세종")
+            logout = (
+                "csrf => fetch('/auth/logout', {method: 'POST', headers: {'X-Hunmin-CSRF': csrf}}).then(a => a.status)"
+            )
+            assert await page.evaluate(logout, session["csrf"]) == 200
+
+            await page.goto("/auth/login?return_to=/docs")
+            await page.fill("[name=email]", "real@example.org")
+            await page.fill("[name=password]", "a wrong guess")
+            await page.click("button")
+            assert "wrong" in await page.inner_text("[role=alert]")
+            await page.fill("[name=password]", PASSWORD)
+            await page.click("button")
+            await page.wait_for_url("**/docs")
+            assert await page.evaluate("fetch('/studio/v1/usage').then(answer => answer.status)") == 200
+            assert await page.evaluate("document.cookie") == ""
+
+
 class TestFirstUser:
     async def test_registers_by_the_link_that_a_start_prints(self, neighbours, tmp_path):
         async with fresh_database() as database:
@@ -311,8 +338,8 @@ class TestFirstUser:
     async def test_a_public_url_is_where_the_link_leads(self, neighbours):
         env = {"HUNMIN_GATEWAY_PUBLIC_URL": "https://studio.example.org"}
         async with running(SERVICE, *neighbours, env=env) as up:
-            login: LoginParts = up.app("gateway").state.login
-            assert login.public_url == "https://studio.example.org/"
+            begun = await up.http("gateway").get("/auth/login", headers={"host": "10.0.0.7:8080"})
+            assert begun.status_code == 303  # whatever the proxy's own request looks like
             (line,) = [line for line in await up.announcements("gateway") if "/auth/register" in line]
         assert _link(line).startswith("https://studio.example.org/auth/register?token=")
 

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,28 +13,17 @@ from hunmin_gateway.service import SERVICE
 from hunmin_gateway.tenancy.accounts import Accounts
 from hunmin_kit.testing import Running, running
 from hunmin_kit.testing import keycloak as real
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 from sqlalchemy import text
 
-from .conftest import Browser
+from .conftest import Browser, in_a_browser, real_page
 
-CHROMIUM = Path("/usr/bin/chromium")
 COOKIE = "__Host-hunmin"
-_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(not real.is_there(), reason=real.ABSENT),
     pytest.mark.timeout(300),
 ]
-in_a_browser = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no chromium: apt-get install chromium")
 
 
 def free_port() -> int:
@@ -78,12 +66,8 @@ async def browser(studio) -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(studio) -> AsyncIterator[Page]:
-    """A page of a real browser without a history."""
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
-        context = await chromium.new_context(base_url=studio.url("gateway"), locale="ko-KR")
-        yield await context.new_page()
-        await chromium.close()
+    async with real_page(studio.url("gateway")) as opened:
+        yield opened
 
 
 async def fill_in(page: Page, person: real.Person) -> None:

@@ -29,8 +29,8 @@ class Attempts:
         """Count an attempt as failed until it is known better; OVERLOADED if the address has to wait."""
         now, table = func.clock_timestamp(), ATTEMPTS.c
         start = insert(ATTEMPTS).values(digest=_digest(email), failures=1, locked_until=now, last_at=now)
-        # The lock doubles with each failure from the sixth on: 1 s, 2 s, 4 s, …
-        lock_s = func.least(LONGEST_LOCK_S, func.power(2, func.least(table.failures - FREE, 30)))
+        # The lock doubles with each failure from the sixth on: 2 s, 4 s, 8 s, …
+        lock_s = func.least(LONGEST_LOCK_S, func.power(2, func.least(table.failures - FREE + 1, 30)))
         is_old = table.last_at < now - FORGET_AFTER_S * _SECOND
         counted = start.on_conflict_do_update(
             index_elements=[table.digest],
