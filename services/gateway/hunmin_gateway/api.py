@@ -47,7 +47,8 @@ OPEN_PATHS = (
     | login_api.OPEN_PATHS
 )
 DESCRIPTION = """
-A Korean language-model studio of one's own. Every request carries an API key: `Authorization: Bearer hm_…`.
+A Korean language-model studio of one's own. Every request carries an API key (`Authorization: Bearer hm_…`), an
+access token of the identity provider, or the session of a browser (`/auth/login`).
 
 * **OpenAI** (`/v1`): works with OpenAI's own clients; set their `base_url` to this server's `/v1`. Errors have
   OpenAI's shape.

@@ -294,10 +294,8 @@ class TestRealBrowser:
             await page.wait_for_url("**/")
             session = await page.evaluate("fetch('/auth/session').then(answer => answer.json())")
             assert (session["email"], session["name"]) == ("real@example.org", "세종")
-            logout = (
-                "csrf => fetch('/auth/logout', {method: 'POST', headers: {'X-Hunmin-CSRF': csrf}}).then(a => a.status)"
-            )
-            assert await page.evaluate(logout, session["csrf"]) == 200
+            logout = "headers => fetch('/auth/logout', {method: 'POST', headers}).then(answer => answer.status)"
+            assert await page.evaluate(logout, {"X-Hunmin-CSRF": session["csrf"]}) == 200
 
             await page.goto("/auth/login?return_to=/docs")
             await page.fill("[name=email]", "real@example.org")
