@@ -17,6 +17,8 @@ from hunmin_gateway.clova import tuning as clova_tuning_api
 from hunmin_gateway.clova.request_id import ClovaRequestId
 from hunmin_gateway.clova.router import SERVICE_APP, TEST_APP, refuse_test_keys
 from hunmin_gateway.idempotency.recorder import Recorder
+from hunmin_gateway.login import api as login_api
+from hunmin_gateway.login import pages as login_pages
 from hunmin_gateway.openai import api as openai_api
 from hunmin_gateway.openai import batches as batches_api
 from hunmin_gateway.openai import files as files_api
@@ -45,9 +47,13 @@ UPLOAD_PATHS = tuple(  # of large files
     api.UPLOAD_PATH for api in (datasets_api, files_api, soft_prompts_api, studio_batches_api)
 )
 # What anybody may ask, without a key.
-OPEN_PATHS = frozenset({"/", "/docs", "/health", "/models/{name:path}/health", "/livez", "/readyz", "/metrics"})
+OPEN_PATHS = (
+    frozenset({"/", "/docs", "/health", "/models/{name:path}/health", "/livez", "/readyz", "/metrics"})
+    | login_api.OPEN_PATHS
+)
 DESCRIPTION = """
-A Korean language-model studio of one's own. Every request carries an API key: `Authorization: Bearer hm_…`.
+A Korean language-model studio of one's own. Every request carries an API key (`Authorization: Bearer hm_…`), an
+access token of the identity provider, or the session of a browser (`/auth/login`).
 
 * **OpenAI** (`/v1`): works with OpenAI's own clients; set their `base_url` to this server's `/v1`. Errors have
   OpenAI's shape.
@@ -106,6 +112,7 @@ def mount(app: FastAPI) -> None:
     app.include_router(datasets_api.router)
     app.include_router(tuning_api.router)
     app.include_router(products_api.router)
+    app.include_router(login_api.router)
     app.include_router(tgi_api.health_router)
     app.include_router(tgi_api.router)
     app.include_router(tgi_api.named)
@@ -134,6 +141,8 @@ def mount(app: FastAPI) -> None:
 def render_error(request: Request, problem: Problem) -> Response:
     """Answer in the dialect of the path."""
     path = request.url.path
+    if path.startswith("/auth/") and "text/html" in request.headers.get("accept", ""):
+        return login_pages.error_page(problem)
     if clova_envelope.is_clova(path):
         return clova_envelope.error_response(problem)
     if path.startswith("/v1/"):

@@ -1,22 +1,33 @@
-"""The first step of every keyed request: who sends it, and whether they may. It runs before the body is looked at."""
+"""The first step of every keyed request: who sends it, and whether they may. It runs before the body is looked at.
+
+One credential decides, by what it is: an API key, an access token, or a browser's session where no other was sent. One
+that is refused is never passed over for another.
+"""
 
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends, Request, Response, Security, params
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security import HTTPBearer
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.ids import ProjectId
 from hunmin_contracts.tenancy import Scope
+from hunmin_kit.identity import Identity
 from hunmin_kit.run.errors import StartError
 from starlette.routing import BaseRoute
 
 from hunmin_gateway.idempotency.once import answer_once
 from hunmin_gateway.keys.authentication import authenticate
+from hunmin_gateway.login import cookies
+from hunmin_gateway.login.doors import login_of
 from hunmin_gateway.parts import parts_of
 from hunmin_gateway.principal import Principal
+from hunmin_gateway.tenancy import principals
 
 OPERATOR = "operator"  # what a route above all accounts requires, in place of a scope
+PROJECT_HEADER = "x-hunmin-project"  # in which of their projects a person acts; a key has one
+_DOTS_OF_TOKEN = 2  # header.claims.signature
 # Only describes the header in the OpenAPI file; what it would refuse was refused before it runs.
 BEARER = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer hm_…`.")
 
@@ -43,6 +54,8 @@ class KeyedRoute(APIRoute):
     twice is made once (idempotency/).
     """
 
+    key_headers: ClassVar[Sequence[str]] = ("authorization",)  # without them a browser's session is looked for
+
     def __init__(
         self,
         path: str,
@@ -64,7 +77,7 @@ class KeyedRoute(APIRoute):
         required = self.required
 
         async def answer_principal(request: Request) -> Response:
-            principal = await _authenticate(self.key_of(request), request)
+            principal = await _authenticate(self, request)
             if required == OPERATOR:
                 principal.require_operator()
             else:
@@ -101,6 +114,24 @@ def check_declared(routes: Sequence[BaseRoute], *, open_paths: Collection[str]) 
 PrincipalDep = Annotated[Principal, Depends(principal_of)]
 
 
-async def _authenticate(key: str, request: Request) -> Principal:
+async def _authenticate(route: KeyedRoute, request: Request) -> Principal:
+    if cookies.SESSION in request.cookies and not any(header in request.headers for header in route.key_headers):
+        session = await login_of(request).browsers.session_of(request)
+        return await _principal(request, session.login.identity)
+    credential = route.key_of(request)
+    if credential.count(".") == _DOTS_OF_TOKEN:  # no key has one
+        return await _principal(request, await login_of(request).provider.verify_bearer(credential))
     parts = parts_of(request)
-    return await authenticate(parts.database.quick, key, pepper=parts.pepper)
+    return await authenticate(parts.database.quick, credential, pepper=parts.pepper)
+
+
+async def _principal(request: Request, identity: Identity) -> Principal:
+    wanted = request.headers.get(PROJECT_HEADER)
+    async with parts_of(request).database.session() as session:
+        try:
+            return await principals.principal_of(
+                session, identity, wanted_project=None if wanted is None else ProjectId(wanted)
+            )
+        except HunminError as error:  # what was noted of them stays: an admin adds them by it
+            refused = error
+    raise refused

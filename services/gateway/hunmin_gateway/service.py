@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from hunmin_contracts.events import BATCH, USAGE
 from hunmin_kit.data import Database
 from hunmin_kit.events import Subscription
-from hunmin_kit.run import Platform, Service, Settings
+from hunmin_kit.run import Platform, Service
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
@@ -24,6 +24,9 @@ from hunmin_gateway.idempotency.keys import IdempotencyKeys
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
+from hunmin_gateway.login.composition import login_parts
+from hunmin_gateway.login.doors import attach_login
+from hunmin_gateway.login.settings import LoginSettings
 from hunmin_gateway.openai.batch_requests import OpenAIRequests
 from hunmin_gateway.parts import Parts, attach
 from hunmin_gateway.pipeline import Pipeline
@@ -41,7 +44,7 @@ def _a_key(value: SecretStr) -> SecretStr:
     return value
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(LoginSettings):
     """HUNMIN_GATEWAY_…"""
 
     port: int = Field(default=8080, ge=0, le=65535)
@@ -91,7 +94,14 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     worker = batch_worker(platform, settings, parts)
     subscriptions = (Subscription("lost-exchanges", USAGE, lost.note), Subscription("batches", BATCH, worker.note))
     try:
-        async with quotas.kept(), keys.kept(), events.running(*subscriptions), worker.running():
+        async with (
+            login_parts(platform, settings, database, pepper) as login,
+            quotas.kept(),
+            keys.kept(),
+            events.running(*subscriptions),
+            worker.running(),
+        ):
+            attach_login(app, login)
             yield app
     finally:
         settling.cancel()

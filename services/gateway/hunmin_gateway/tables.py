@@ -1,6 +1,6 @@
 """The tables of schema `gateway`.
 
-Rows are handled in tenancy/, keys/ring.py, audit/, usage/, quotas/, files/, batches/ and idempotency/ alone.
+Rows are handled in tenancy/, keys/, login/sessions.py, audit/, usage/, quotas/, files/, batches/, idempotency/ alone.
 """
 
 from datetime import datetime
@@ -365,3 +365,29 @@ class IdempotencyKey(Table):
     status: Mapped[int | None]
     headers: Mapped[list[list[str]] | None] = mapped_column(JSON(none_as_null=True))
     body: Mapped[bytes | None]
+
+
+class LoginSession(Table):
+    """A session of a browser by the digest of its secret, with the claims that the provider told last.
+
+    `secret` is the provider's, sealed; `begun_at` stays when the id is replaced.
+    """
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index(None, "issuer", "subject"), Index(None, "provider_session_id"))
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    csrf: Mapped[str]
+    issuer: Mapped[str]
+    subject: Mapped[str]
+    email: Mapped[str | None]
+    name: Mapped[str | None]
+    organizations: Mapped[list[str]] = mapped_column(ARRAY(String))
+    roles: Mapped[list[str]] = mapped_column(ARRAY(String))
+    provider_session_id: Mapped[str | None]
+    claims_expire_at: Mapped[datetime]
+    secret: Mapped[bytes]
+    renewing_until: Mapped[datetime | None]
+    begun_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)

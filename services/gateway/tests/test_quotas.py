@@ -303,7 +303,7 @@ class TestCommand:
         async with fresh_database() as database:
             env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
             async with running(SERVICE, *neighbours, env=env, network=True) as up:
-                (first,) = await up.announcements("gateway")
+                first, *_ = await up.announcements("gateway")
                 key = first.split("shown this once: ")[1].split()[0]
                 headers = {"Authorization": f"Bearer {key}"}
                 async with httpx.AsyncClient(base_url=up.url("gateway"), headers=headers) as http:

@@ -31,6 +31,7 @@ from hunmin_kit.web.network import network_transport
 
 _TIMEOUT_S = 30
 _EMPTY: Mapping[str, str] = MappingProxyType({})
+_NO_PORTS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass
@@ -86,11 +87,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    *services: Service[Any], env: Mapping[str, str] = _EMPTY, network: bool = False
+    *services: Service[Any],
+    env: Mapping[str, str] = _EMPTY,
+    network: bool = False,
+    ports: Mapping[str, int] = _NO_PORTS,
 ) -> AsyncGenerator[Running, None]:
     """Run `services` on a fresh, migrated database and with HUNMIN_HOME in a fresh folder, unless `env` says otherwise.
 
-    They reach each other in process, or with `network=True` on ports of their own. Nothing is read from os.environ.
+    They reach each other in process, or with `network=True` on `ports`, else on free ones. os.environ is not read.
     """
     if not structlog.is_configured():
         logs.configure(level="WARNING", form="json")
@@ -101,7 +105,11 @@ async def running(
             environ["HUNMIN_HOME"] = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hunmin-"))))
         if "HUNMIN_DATABASE_URL" not in environ and any(service.migrations for service in services):
             environ["HUNMIN_DATABASE_URL"] = await stack.enter_async_context(fresh_database())
-        listeners = {service.name: bind("127.0.0.1", 0, variable="") for service in services} if network else {}
+        listeners = (
+            {service.name: bind("127.0.0.1", ports.get(service.name, 0), variable="") for service in services}
+            if network
+            else {}
+        )
         urls = {name: url_of(listener) for name, listener in listeners.items()}
         needed = {need for service in services for need in service.needs}
         environ |= {f"{service_prefix(name)}URL": url for name, url in urls.items() if name in needed}

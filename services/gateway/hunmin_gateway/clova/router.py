@@ -21,6 +21,8 @@ _CLIENTS_MARK = "nv-"  # NAVER's own keys begin so, and its clients choose the h
 class ClovaRoute(KeyedRoute):
     """A route that only a caller with a valid API key reaches, in the one header or the other."""
 
+    key_headers = ("authorization", API_KEY)
+
     def key_of(self, request: Request) -> str:
         """Return the key; what `x-ncp-apigw-api-key` holds is not looked at: it was a second key of the account."""
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")

@@ -1,1 +1,1 @@
-"""The operator's commands: `hunmin keys`, `hunmin quotas`, `hunmin accounts`. No server need run."""
+"""The operator's commands: `hunmin keys`, `hunmin quotas`, `hunmin accounts`, `hunmin identity`. No server need run."""

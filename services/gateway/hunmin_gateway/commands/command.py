@@ -5,11 +5,11 @@ import asyncio
 import getpass
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hunmin_contracts.audit import ActorKind
 from hunmin_contracts.errors import HunminError
@@ -21,6 +21,7 @@ from hunmin_kit.run.settings import service_prefix
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.audit.audit import Actor, Audit
+from hunmin_gateway.login.doors import LoginParts, login_of_app
 from hunmin_gateway.parts import parts_of_app
 from hunmin_gateway.service import SERVICE
 
@@ -37,6 +38,8 @@ class Desk:
     session: AsyncSession
     pepper: bytes
     audit: Audit
+    login: LoginParts
+    url: str  # where browsers reach the studio
 
 
 Work = Callable[[Desk, argparse.Namespace], Awaitable[str]]
@@ -48,9 +51,14 @@ def acts(parser: argparse.ArgumentParser, work: Work) -> None:
 
 
 def _act(options: argparse.Namespace) -> int:
+    return ended(answer(options, os.environ))
+
+
+def ended(work: Coroutine[Any, Any, str]) -> int:
+    """Do `work` and print what it returns, or one line on stderr; return the exit code."""
     logs.configure(level="WARNING", form="console")
     try:
-        text = asyncio.run(answer(options, os.environ))
+        text = asyncio.run(work)
     except (StartError, HunminError) as error:
         sys.stderr.write(f"hunmin: {error.message if isinstance(error, HunminError) else error}\n")
         return EXIT_FAILED
@@ -70,11 +78,14 @@ async def _desk(environ: Mapping[str, str]) -> AsyncGenerator[Desk, None]:
     # The service is built as for a start, only without a port: the same settings, database and pepper by construction.
     # It calls no other service here, so none has to be found.
     nowhere = {f"{service_prefix(name)}URL": "http://nowhere.invalid" for name in SERVICE.needs}
-    async with hosted(plan([SERVICE], nowhere | dict(environ))) as up:
-        parts = parts_of_app(up.apps[SERVICE.name])
+    checked = plan([SERVICE], nowhere | dict(environ))
+    async with hosted(checked) as up:
+        app = up.apps[SERVICE.name]
+        parts, login = parts_of_app(app), login_of_app(app)
+        url = login.public_url or f"http://127.0.0.1:{checked.settings[SERVICE.name].port}"
         async with parts.database.session() as session:
             actor = Actor(ActorKind.CLI, _login(), None)
-            yield Desk(session, parts.pepper, Audit(session, parts.events, actor))
+            yield Desk(session, parts.pepper, Audit(session, parts.events, actor), login, url)
 
 
 def _login() -> str:
