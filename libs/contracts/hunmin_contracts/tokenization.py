@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hunmin_contracts.endpoint import Endpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.schema import Empty, Schema
 
 TokenId = Annotated[int, Field(ge=0, strict=True)]
@@ -93,8 +94,8 @@ class TokenizerList(Schema):
     tokenizers: list[TokenizerInfo]
 
 
-ENCODE = Endpoint("POST", "/v1/encode", EncodeRequest, EncodeResponse)
-DECODE = Endpoint("POST", "/v1/decode", DecodeRequest, DecodeResponse)
-COUNT = Endpoint("POST", "/v1/count", CountRequest, CountResponse)
-MORPHEMES = Endpoint("POST", "/v1/morphemes", MorphemesRequest, MorphemesResponse)
+ENCODE = Endpoint("POST", "/v1/encode", EncodeRequest, EncodeResponse, errors=(ErrorCode.NOT_FOUND,))
+DECODE = Endpoint("POST", "/v1/decode", DecodeRequest, DecodeResponse, errors=(ErrorCode.NOT_FOUND,))
+COUNT = Endpoint("POST", "/v1/count", CountRequest, CountResponse, errors=(ErrorCode.NOT_FOUND,))
+MORPHEMES = Endpoint("POST", "/v1/morphemes", MorphemesRequest, MorphemesResponse, errors=(ErrorCode.NOT_FOUND,))
 TOKENIZERS = Endpoint("GET", "/v1/tokenizers", Empty, TokenizerList)
