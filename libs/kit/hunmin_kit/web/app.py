@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from hunmin_kit.observe.metrics import Metrics
 from hunmin_kit.web.edge import ERROR_KEY, OBSERVATION_PATHS, Edge, is_json
 from hunmin_kit.web.errors import ErrorRenderer, problem_of, respond
-from hunmin_kit.web.openapi import DescribedApp
+from hunmin_kit.web.openapi import DescribedApp, Description
 
 ReadyCheck = Callable[[], Awaitable[None]]
 
@@ -39,6 +39,7 @@ def build_app(
     ready: ReadyCheck | None = None,
     render_error: ErrorRenderer | None = None,
     upload_paths: Iterable[str] = (),
+    description: Description | None = None,
 ) -> FastAPI:
     """Return an application with errors, request ids, limits, traces, metrics and health on it, and no other route."""
 
@@ -67,6 +68,7 @@ def build_app(
             "exclude": _is_observation,
         },
     )
+    app.description_of_service = description
     app.add_middleware(
         Edge,
         service=parts.service,

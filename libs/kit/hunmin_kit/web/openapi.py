@@ -5,7 +5,8 @@ It does not know what a service does, and is asked for once: whoever never reads
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import FastAPI
@@ -35,16 +36,28 @@ _CHALLENGE: Json = {"schema": {"type": "string", "const": "Bearer"}, "required":
 _ADDED_BY_FASTAPI = ("HTTPValidationError", "ValidationError")
 
 
-class DescribedApp(FastAPI):
-    """An application whose `/openapi.json` tells of Endpoints too, and of what every answer has."""
+@dataclass(frozen=True)
+class Description:
+    """What a service adds to its document: schemas of these models, and what `complete` writes into it."""
 
+    models: Sequence[type[BaseModel]]
+    complete: Callable[[Json], None]
+
+
+class DescribedApp(FastAPI):
+    """An application whose `/openapi.json` tells of Endpoints too, of what every answer has, and what else it is told.
+
+    `description_of_service` is to be set before the document is first asked for.
+    """
+
+    description_of_service: Description | None = None
     _described: Json | None = None
 
     def openapi(self) -> Json:
         """Return the document; it is made once."""
         document = super().openapi()
         if document is not self._described:
-            _complete(document, list(_declared(self)))
+            _complete(document, list(_declared(self)), self.description_of_service)
             self._described = document
         return document
 
@@ -77,29 +90,35 @@ def _declared(app: FastAPI) -> Iterator[tuple[AnyEndpoint, str]]:
             yield endpoint, str(route.name)
 
 
-def _complete(document: Json, endpoints: list[tuple[AnyEndpoint, str]]) -> None:
-    """Add the endpoints, and what every answer has."""
+def _complete(document: Json, endpoints: list[tuple[AnyEndpoint, str]], more: Description | None) -> None:
+    """Add the endpoints, what the service has to add, and what every answer has."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in _ADDED_BY_FASTAPI:
         schemas.pop(name, None)
     wanted: list[tuple[type[BaseModel], Mode]] = [(Problem, "serialization")]
     for endpoint, _ in endpoints:
         wanted += [(endpoint.request, "validation"), (_answered(endpoint), "serialization")]
+    wanted += [(model, "serialization") for model in (more.models if more is not None else ())]
     named, definitions = models_json_schema(wanted, ref_template=_COMPONENTS + "{model}")
     found: Json = definitions.get("$defs", {})
     paths = document["paths"]
     for endpoint, name in endpoints:
         operation = _Operation(endpoint, name, named, found).describe()
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
+    if more is not None:
+        more.complete(document)
     for item in paths.values():
         for operation in item.values():
             _mend(operation)
     used = _used(paths, {**found, **schemas})
-    document["components"]["schemas"] = {name: {**found, **schemas}[name] for name in sorted(used)}
+    document["components"]["schemas"] = {name: _exact({**found, **schemas}[name]) for name in sorted(used)}
+    document["paths"] = _exact(paths)
 
 
 def _mend(operation: Json) -> None:
-    """Take out the 422 that FastAPI adds, which nothing here answers with, and add the headers of every answer."""
+    """Take out what FastAPI adds and nothing here does, a 422 and nulls in URLs; add the headers of every answer."""
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _without_null(parameter["schema"])
     responses = operation["responses"]
     if any(name in str(responses.get("422")) for name in _ADDED_BY_FASTAPI):
         del responses["422"]
@@ -176,7 +195,7 @@ class _Operation:
         ref = self._named[model, "serialization"]
         if not isinstance(self._endpoint, StreamEndpoint):
             return {"description": said, "content": {"application/json": {"schema": ref}}}
-        events = [_event(ref), _event({"$ref": f"{_COMPONENTS}Problem"}, name="error")]
+        events = [event_of(ref), event_of({"$ref": f"{_COMPONENTS}Problem"}, name="error")]
         stream = {"itemSchema": {"anyOf": events}}  # OpenAPI 3.2's word, which FastAPI writes into 3.1 too
         return {"description": f"Server-sent events. {said}", "content": {"text/event-stream": stream}}
 
@@ -188,11 +207,21 @@ class _Operation:
         return {str(status): response for status, response in problem_responses(codes).items()}
 
 
-def _event(data: Json, *, name: str | None = None) -> Json:
+def event_of(data: Json, *, name: str | None = None) -> Json:
+    """Describe a server-sent event, whose data is JSON of this schema."""
     fields: Json = {"data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data}}
     if name is None:
         return {"type": "object", "properties": fields, "required": ["data"]}
     return {"type": "object", "properties": fields | {"event": {"const": name}}, "required": ["data", "event"]}
+
+
+def _exact(value: Any) -> Any:
+    """Write whole numbers as such: FastAPI makes floats of bounds, and readers then take them for inexact."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_exact(part) for part in value]
+    return {key: _exact(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 def _without_null(schema: Json) -> Json:
