@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from hunmin_gateway.api import UPLOAD_PATHS, mount, render_error
 from hunmin_gateway.audit.audit import STARTING, Audit
+from hunmin_gateway.described import API_DESCRIPTION
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
@@ -66,7 +67,9 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     generation = platform.client("generation")
     platform.on_ready(Welcome(database, pepper, events, generation, bootstrap_key=bootstrap_key).text)
     ledger, quotas = UsageLedger(database), Quotas(database, generation, lease_s=settings.quota_lease_s)
-    app = platform.app(title="Hunmin Studio", render_error=render_error, upload_paths=UPLOAD_PATHS)
+    app = platform.app(
+        title="Hunmin Studio", render_error=render_error, upload_paths=UPLOAD_PATHS, description=API_DESCRIPTION
+    )
     pipeline = Pipeline(generation, ledger, quotas)
     tokenizer, tuning = platform.client("tokenizer"), platform.client("tuning")
     attach(app, Parts(database, pepper, pipeline, generation, tokenizer, tuning, events, settings.tgi_model))
