@@ -122,6 +122,7 @@ def _codes(name: str, operation: Json) -> Iterator[ErrorCode]:
     yield from _OWN.get(name, ())
     if operation.get("security"):
         yield ErrorCode.UNAUTHENTICATED
+        yield ErrorCode.PERMISSION_DENIED
     if "{" in name:
         yield ErrorCode.NOT_FOUND
     if operation.get("parameters") or "requestBody" in operation:

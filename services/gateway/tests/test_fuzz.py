@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from hunmin_contracts.tenancy import Role
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.parts import parts_of_app
 from hunmin_gateway.service import SERVICE
@@ -95,7 +96,7 @@ async def test_answers_are_as_described(tmp_path: Path) -> None:
     async with running(SERVICE, GENERATION, TOKENIZER, TUNING, env=env, network=True) as up:
         parts = parts_of_app(up.app("gateway"))
         async with parts.database.session() as session:
-            key, _ = await KeyRing(session, pepper=parts.pepper).create("fuzz", "fuzz")
+            key, _ = await KeyRing(session, pepper=parts.pepper).create("fuzz", "fuzz", role=Role.OWNER)
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(base_url=up.url("gateway"), headers=headers, timeout=60) as http:
             known = await things(http)

@@ -1,7 +1,8 @@
 """Runs schemathesis on a service that is up: thousands of requests made from its OpenAPI file, every answer checked.
 
 It runs in a process of its own, by its command, so that the service keeps the loop of the test. What it does is the
-same each time; `FUZZ_EXAMPLES` asks for more than a test has time for, and `FUZZ_SEED` for others.
+same each time. `make fuzz` does what a test has no time for: `FUZZ_PHASES` adds every bound and type of every schema
+(`coverage`), `FUZZ_EXAMPLES` is how many requests each operation gets, and `FUZZ_SEED` makes them others.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-EXAMPLES = 3  # of each operation, beside those that every bound and every type of its schema asks for
+EXAMPLES = 5
+PHASES = "fuzzing,stateful"
 _HOOKS = Path(__file__).with_name("fuzz_hooks.py")
 _PLAN = "FUZZ_PLAN"
 
@@ -52,7 +54,7 @@ async def fuzz(url: str, plan: FuzzPlan, folder: Path, *, headers: Mapping[str, 
         "--suppress-health-check=all",  # of hypothesis: how slow a busy machine is says nothing of the service
         "--no-color",
         "--warnings=off",
-        *os.environ.get("FUZZ_OPTIONS", "").split(),
+        f"--phases={os.environ.get('FUZZ_PHASES', PHASES)}",
     ]
     for name, value in (headers or {}).items():
         command += ["--header", f"{name}: {value}"]

@@ -45,10 +45,14 @@ class Reach:
 
 @dataclass(frozen=True)
 class Show:
-    """List things of the account: the owner's are there for the owner alone. `kinds` are the ids by which it shows."""
+    """List things of the account: the owner's are there for the owner alone. `kinds` are the ids by which it shows.
+
+    `of_project`: other projects of the account do not see them either. Datasets, jobs, soft prompts are the account's.
+    """
 
     make: Make
     kinds: tuple[str, ...]
+    of_project: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,9 @@ TABLE: dict[str, list[Probe]] = {
     "GET /tuning/v2/tasks": [Show(make_job, ("id",))],
     "GET /tuning/v2/tasks/{task_id}": _JOB,
     "DELETE /tuning/v2/tasks/{task_id}": _JOB,
-    "GET /studio/v1/usage": [Show(make_call, ("request", "key"))],
-    "GET /studio/v1/usage/summary": [Show(make_call, ("key",))],
-    "GET /studio/v1/usage.csv": [Show(make_call, ("request", "key"))],
+    "GET /studio/v1/usage": [Show(make_call, ("request", "key"), of_project=True)],
+    "GET /studio/v1/usage/summary": [Show(make_call, ("key",), of_project=True)],
+    "GET /studio/v1/usage.csv": [Show(make_call, ("request", "key"), of_project=True)],
     "GET /studio/v1/quotas": [Show(find_limit, ("value",))],
     "POST /studio/v1/gradients": [_model(examples=[{"target": "좋다", "fields": {"prompt": "이 영화는"}}])],
     "POST /studio/v1/score": [_model(prompt="이 영화는", continuations=["좋다"])],
