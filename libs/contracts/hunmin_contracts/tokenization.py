@@ -2,14 +2,18 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from hunmin_contracts.endpoint import Endpoint
 from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.schema import Empty, Schema
 
 TokenId = Annotated[int, Field(ge=0, strict=True)]
-Span = tuple[int, int]
+# A list of two in JSON Schema: `prefixItems`, pydantic's word for a tuple, is what tools for OpenAPI stumble over.
+Span = Annotated[
+    tuple[int, int],
+    WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}),
+]
 
 
 class EncodeRequest(Schema):

@@ -25,7 +25,10 @@ OF_TEMPLATES = [f'"param":"{name}"' for name in ("prompt", "answer", "columns", 
 FILE = {"positive_data_acceptance": "no schema says what a file holds"}
 PAGE = "where a page ended is known to whoever has read it"
 TWO = "no schema compares two fields"
-SLASH = {"unsupported_method": "a model's name may have a slash, so that other methods are of a model so called"}
+SLASH = dict.fromkeys(
+    ("unsupported_method", "allow_header_conformance"),
+    "a model's name may have a slash, so that other methods are of a model so called",
+)
 NOT_OFFERED = {"positive_data_acceptance": "OpenAI's clients know the route, and are told what to do instead"}
 REFUSALS = {
     "that the page before ended with is gone": PAGE,
@@ -45,6 +48,10 @@ REFUSALS = {
     "name a dataset, or give rows": "the rule stands in the description of the body",
     "accumulation exceeds batch_size": TWO,
     "only allowed with": TWO,
+    "must not be set when": TWO,
+    "cannot be streamed": "what it is refused for depends on the path, whose body has one schema for all",
+    "contradicts max_completion_tokens": TWO,
+    "Send some letters": "a name is made of the letters that a text has",
     "the slots take": "no schema adds numbers up",
     **dict.fromkeys(OF_TEMPLATES, "a template's text has a grammar of its own, and has to fit its rows"),
 }

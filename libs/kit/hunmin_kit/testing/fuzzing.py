@@ -53,6 +53,7 @@ async def fuzz(url: str, plan: FuzzPlan, folder: Path, *, headers: Mapping[str, 
         "--generation-database=none",
         "--suppress-health-check=all",  # of hypothesis: how slow a busy machine is says nothing of the service
         "--no-color",
+        "--request-timeout=120",  # a machine may be busy
         "--warnings=off",
         f"--phases={os.environ.get('FUZZ_PHASES', PHASES)}",
     ]
