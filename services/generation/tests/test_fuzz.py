@@ -20,6 +20,7 @@ PLAN = FuzzPlan(
     known={"account_id": [ACCOUNT], "model": ["one", "mood@1"], "reference": ["mood@1", "mood"]},
     bounds={"max_tokens": 3, "n": 2},
     refusals={
+        "cannot be stored": "U+0000 is a character of JSON, and none that a database takes",
         "prompt_too_long": "how many tokens a prompt has depends on the tokenizer",
         "is not in the model's vocabulary": "which ids there are depends on the tokenizer",
         "The prompt lacks": "which fields there are depends on the soft prompt's template",

@@ -9,7 +9,7 @@ from hunmin_tokenizer.service import SERVICE
 
 PLAN = FuzzPlan(
     known={"tokenizer": ["starter"]},
-    refusals={"Parameter ids": "which ids a vocabulary holds is not the same for every tokenizer"},
+    refusals={"is not in the vocabulary": "which ids a vocabulary holds is not the same for every tokenizer"},
 )
 
 

@@ -39,6 +39,7 @@ async def test_answers_are_as_described(studio, starter_env, tmp_path: Path) -> 
                 "POST /v1/datasets": {"positive_data_acceptance": "no schema says what a file holds"},
             },
             refusals={
+                "cannot be stored": "U+0000 is a character of JSON, and none that a database takes",
                 "that the page before ended with is gone": "where a page ended is known to whoever has read it",
                 "No page of the account's jobs ended with": "the same",
                 **dict.fromkeys(OF_TEMPLATES, "a template's text has a grammar of its own, and has to fit its rows"),
