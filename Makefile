@@ -11,7 +11,7 @@ SOURCES := libs services training e2e
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
+.PHONY: help setup run demo key test fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,12 @@ test-cluster-jobs: setup ## the contract suite of job backends on a real cluster
 	@test -n "$${TRAINER_IMAGE:-}" || e2e/trainer_image.sh
 	@TEST_KUBECONFIG="$$KUBECONFIG" TEST_TRAINER_IMAGE="$${TRAINER_IMAGE:-localhost/hunmin-tuning:test}" \
 		$(BIN)/pytest services/tuning/tests/jobs -k "cluster or TwoPods"
+
+# Every bound of every schema, and a hundred requests more of each operation. FUZZ_SEED=… asks for others.
+fuzz: setup ## schemathesis on every service's OpenAPI file, at length (a quarter of an hour)
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-100} FUZZ_PHASES=coverage,fuzzing,stateful $(BIN)/pytest --timeout 3600 \
+		services/tokenizer/tests/test_fuzz.py services/generation/tests/test_fuzz.py services/tuning/tests/test_fuzz.py \
+		services/gateway/tests/test_fuzz.py
 
 test-faults: setup ## the long tests in which processes are killed at random moments
 	@$(BIN)/pytest --timeout 900 e2e/faults

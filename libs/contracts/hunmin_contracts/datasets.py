@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Base64Bytes, Field, RootModel
 
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint, UploadEndpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import AccountId, DatasetId
 from hunmin_contracts.schema import Empty, Schema
 from hunmin_contracts.tuning import SplitName, TuningTemplate, VirtualSlots
@@ -186,8 +187,17 @@ class RowsResponse(Schema):
 
 UPLOAD = UploadEndpoint("POST", "/v1/datasets", UploadRequest, DatasetInfo)
 LIST = Endpoint("GET", "/v1/datasets", ListRequest, DatasetPage)
-DESCRIBE = Endpoint("GET", "/v1/datasets/{reference}", DatasetRequest, DatasetInfo)
-REPORT = Endpoint("POST", "/v1/datasets/{reference}/report", ReportRequest, DatasetReport, is_long=True)
-FILE = StreamEndpoint("GET", "/v1/datasets/{reference}/file", DatasetRequest, DatasetPiece)
-ROWS = Endpoint("GET", "/v1/datasets/{reference}/rows", RowsRequest, RowsResponse)
-DELETE = Endpoint("DELETE", "/v1/datasets/{reference}", DatasetRequest, Empty)
+DESCRIBE = Endpoint("GET", "/v1/datasets/{reference}", DatasetRequest, DatasetInfo, errors=(ErrorCode.NOT_FOUND,))
+REPORT = Endpoint(
+    "POST",
+    "/v1/datasets/{reference}/report",
+    ReportRequest,
+    DatasetReport,
+    is_long=True,
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND),
+)
+FILE = StreamEndpoint(
+    "GET", "/v1/datasets/{reference}/file", DatasetRequest, DatasetPiece, errors=(ErrorCode.NOT_FOUND,)
+)
+ROWS = Endpoint("GET", "/v1/datasets/{reference}/rows", RowsRequest, RowsResponse, errors=(ErrorCode.NOT_FOUND,))
+DELETE = Endpoint("DELETE", "/v1/datasets/{reference}", DatasetRequest, Empty, errors=(ErrorCode.NOT_FOUND,))

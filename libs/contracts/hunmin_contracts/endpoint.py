@@ -5,6 +5,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, RootModel
 
+from hunmin_contracts.errors import ErrorCode
+
 RequestT = TypeVar("RequestT", bound=BaseModel)
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
 EventT = TypeVar("EventT", bound=RootModel)  # type: ignore[type-arg]  # the root's type is the stream's own union
@@ -18,7 +20,7 @@ class Endpoint(Generic[RequestT, ResponseT]):
 
     `path` may hold `{field}` of the request model; a GET or DELETE sends the other fields as query parameters,
     every other method sends them as a JSON body. One that `is_long` reads a file before it answers: its caller waits as
-    long as for a stream.
+    long as for a stream. `errors` are those of its own, beside what any call may be answered with.
     """
 
     method: Method
@@ -26,6 +28,7 @@ class Endpoint(Generic[RequestT, ResponseT]):
     request: type[RequestT]
     response: type[ResponseT]
     is_long: bool = False
+    errors: tuple[ErrorCode, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class StreamEndpoint(Generic[RequestT, EventT]):
     event: type[EventT]
     is_endless: bool = False
     takes_file: bool = False  # its body is an UploadEndpoint's
+    errors: tuple[ErrorCode, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class UploadEndpoint(Generic[RequestT, ResponseT]):
     path: str
     request: type[RequestT]
     response: type[ResponseT]
+    errors: tuple[ErrorCode, ...] = ()
 
 
 AnyEndpoint = Endpoint[Any, Any] | StreamEndpoint[Any, Any] | UploadEndpoint[Any, Any]

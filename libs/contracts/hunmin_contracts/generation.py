@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, RootModel
 
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Empty, Schema
 from hunmin_contracts.usage import CallOrigin
@@ -231,10 +232,22 @@ class ModelList(Schema):
     models: list[ModelInfo]
 
 
-GENERATE = StreamEndpoint("POST", "/v1/generate", GenerateRequest, GenerateEvent)
-SCORE = Endpoint("POST", "/v1/score", ScoreRequest, ScoreResponse)
-EMBED = Endpoint("POST", "/v1/embed", EmbedRequest, EmbedResponse)
-MEASURE = Endpoint("POST", "/v1/measure", GenerateRequest, Measurement)
-MEASURE_SCORE = Endpoint("POST", "/v1/measure/score", ScoreRequest, Measurement)
-MEASURE_EMBED = Endpoint("POST", "/v1/measure/embed", EmbedRequest, Measurement)
+GENERATE = StreamEndpoint(
+    "POST", "/v1/generate", GenerateRequest, GenerateEvent, errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED)
+)
+SCORE = Endpoint(
+    "POST", "/v1/score", ScoreRequest, ScoreResponse, errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED)
+)
+EMBED = Endpoint(
+    "POST", "/v1/embed", EmbedRequest, EmbedResponse, errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED)
+)
+MEASURE = Endpoint(
+    "POST", "/v1/measure", GenerateRequest, Measurement, errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED)
+)
+MEASURE_SCORE = Endpoint(
+    "POST", "/v1/measure/score", ScoreRequest, Measurement, errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED)
+)
+MEASURE_EMBED = Endpoint(
+    "POST", "/v1/measure/embed", EmbedRequest, Measurement, errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED)
+)
 MODELS = Endpoint("GET", "/v1/models", Empty, ModelList)

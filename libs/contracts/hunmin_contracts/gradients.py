@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, RootModel, model_validator
 
 from hunmin_contracts.endpoint import StreamEndpoint, UploadEndpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.generation import Measurement, ModelName, TokenId
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Schema
@@ -154,6 +155,19 @@ class GradientEvent(RootModel[Annotated[GradientProgress | GradientResult, Field
     """One line of the stream between services; the gateway answers with the response alone."""
 
 
-GRADIENTS = StreamEndpoint("POST", "/v1/gradients", GradientRequest, GradientEvent, takes_file=True)
+GRADIENTS = StreamEndpoint(
+    "POST",
+    "/v1/gradients",
+    GradientRequest,
+    GradientEvent,
+    takes_file=True,
+    errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED),
+)
 # Not a first event of the stream: by the time that a caller could refuse, the batch would be on its way.
-MEASURE_GRADIENTS = UploadEndpoint("POST", "/v1/measure/gradients", GradientRequest, Measurement)
+MEASURE_GRADIENTS = UploadEndpoint(
+    "POST",
+    "/v1/measure/gradients",
+    GradientRequest,
+    Measurement,
+    errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED),
+)

@@ -5,6 +5,7 @@ The paper shows three in section 5.2 (persona chatbot, data augmentation, event 
 
 from hunmin_contracts.datasets import DatasetFormat, DatasetName, Shares
 from hunmin_contracts.endpoint import Endpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.schema import Empty, Schema
 from hunmin_contracts.tuning import Hyperparameters, TuningTemplate
 
@@ -59,5 +60,5 @@ class SampleFile(Schema):
 
 
 LIST = Endpoint("GET", "/v1/products", Empty, ProductList)
-DESCRIBE = Endpoint("GET", "/v1/products/{name}", ProductRequest, Product)
-SAMPLE = Endpoint("GET", "/v1/products/{name}/sample", ProductRequest, SampleFile)
+DESCRIBE = Endpoint("GET", "/v1/products/{name}", ProductRequest, Product, errors=(ErrorCode.NOT_FOUND,))
+SAMPLE = Endpoint("GET", "/v1/products/{name}/sample", ProductRequest, SampleFile, errors=(ErrorCode.NOT_FOUND,))

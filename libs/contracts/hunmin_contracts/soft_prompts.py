@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Base64Bytes, Field
 
 from hunmin_contracts.endpoint import Endpoint, UploadEndpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import AccountId, DatasetId, JobId, SoftPromptId
 from hunmin_contracts.peft import AdapterConfig
 from hunmin_contracts.schema import Empty, Schema
@@ -176,9 +177,19 @@ class SoftPromptFile(Schema):
     content: Base64Bytes
 
 
-IMPORT = UploadEndpoint("POST", "/v1/soft-prompts", ImportRequest, SoftPromptInfo)
+IMPORT = UploadEndpoint(
+    "POST", "/v1/soft-prompts", ImportRequest, SoftPromptInfo, errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.CONFLICT)
+)
 LIST = Endpoint("GET", "/v1/soft-prompts", ListRequest, SoftPromptPage)
-DESCRIBE = Endpoint("GET", "/v1/soft-prompts/{reference}", SoftPromptRequest, SoftPromptInfo)
-READ = Endpoint("GET", "/v1/soft-prompts/{reference}/file", SoftPromptRequest, SoftPromptFile)
-PROMOTE = Endpoint("POST", "/v1/soft-prompts/{reference}/promote", PromoteRequest, SoftPromptInfo)
-DELETE = Endpoint("DELETE", "/v1/soft-prompts/{reference}", DeleteRequest, Empty)
+DESCRIBE = Endpoint(
+    "GET", "/v1/soft-prompts/{reference}", SoftPromptRequest, SoftPromptInfo, errors=(ErrorCode.NOT_FOUND,)
+)
+READ = Endpoint(
+    "GET", "/v1/soft-prompts/{reference}/file", SoftPromptRequest, SoftPromptFile, errors=(ErrorCode.NOT_FOUND,)
+)
+PROMOTE = Endpoint(
+    "POST", "/v1/soft-prompts/{reference}/promote", PromoteRequest, SoftPromptInfo, errors=(ErrorCode.NOT_FOUND,)
+)
+DELETE = Endpoint(
+    "DELETE", "/v1/soft-prompts/{reference}", DeleteRequest, Empty, errors=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
+)

@@ -2,13 +2,18 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from hunmin_contracts.endpoint import Endpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.schema import Empty, Schema
 
 TokenId = Annotated[int, Field(ge=0, strict=True)]
-Span = tuple[int, int]
+# A list of two in JSON Schema: `prefixItems`, pydantic's word for a tuple, is what tools for OpenAPI stumble over.
+Span = Annotated[
+    tuple[int, int],
+    WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}),
+]
 
 
 class EncodeRequest(Schema):
@@ -93,8 +98,8 @@ class TokenizerList(Schema):
     tokenizers: list[TokenizerInfo]
 
 
-ENCODE = Endpoint("POST", "/v1/encode", EncodeRequest, EncodeResponse)
-DECODE = Endpoint("POST", "/v1/decode", DecodeRequest, DecodeResponse)
-COUNT = Endpoint("POST", "/v1/count", CountRequest, CountResponse)
-MORPHEMES = Endpoint("POST", "/v1/morphemes", MorphemesRequest, MorphemesResponse)
+ENCODE = Endpoint("POST", "/v1/encode", EncodeRequest, EncodeResponse, errors=(ErrorCode.NOT_FOUND,))
+DECODE = Endpoint("POST", "/v1/decode", DecodeRequest, DecodeResponse, errors=(ErrorCode.NOT_FOUND,))
+COUNT = Endpoint("POST", "/v1/count", CountRequest, CountResponse, errors=(ErrorCode.NOT_FOUND,))
+MORPHEMES = Endpoint("POST", "/v1/morphemes", MorphemesRequest, MorphemesResponse, errors=(ErrorCode.NOT_FOUND,))
 TOKENIZERS = Endpoint("GET", "/v1/tokenizers", Empty, TokenizerList)

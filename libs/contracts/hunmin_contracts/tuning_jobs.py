@@ -10,6 +10,7 @@ from pydantic import Field, RootModel
 
 from hunmin_contracts.datasets import Shares
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import AccountId, DatasetId, JobId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.soft_prompts import SoftPromptName
@@ -186,10 +187,21 @@ class JobHistory(Schema):
     has_more: bool
 
 
-CREATE = Endpoint("POST", "/v1/jobs", CreateJobRequest, JobInfo, is_long=True)
+CREATE = Endpoint(
+    "POST",
+    "/v1/jobs",
+    CreateJobRequest,
+    JobInfo,
+    is_long=True,
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND, ErrorCode.CONFLICT),
+)
 LIST = Endpoint("GET", "/v1/jobs", ListJobsRequest, JobPage)
-DESCRIBE = Endpoint("GET", "/v1/jobs/{job_id}", JobRequest, JobInfo)
-CANCEL = Endpoint("POST", "/v1/jobs/{job_id}/cancel", JobRequest, JobInfo)
-METRICS = Endpoint("GET", "/v1/jobs/{job_id}/metrics", JobMetricsRequest, JobMetricsPage)
-EVENTS = StreamEndpoint("GET", "/v1/jobs/{job_id}/events", JobEventsRequest, JobEvent, is_endless=True)
-HISTORY = Endpoint("GET", "/v1/jobs/{job_id}/history", JobHistoryRequest, JobHistory)
+DESCRIBE = Endpoint("GET", "/v1/jobs/{job_id}", JobRequest, JobInfo, errors=(ErrorCode.NOT_FOUND,))
+CANCEL = Endpoint(
+    "POST", "/v1/jobs/{job_id}/cancel", JobRequest, JobInfo, errors=(ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
+)
+METRICS = Endpoint("GET", "/v1/jobs/{job_id}/metrics", JobMetricsRequest, JobMetricsPage, errors=(ErrorCode.NOT_FOUND,))
+EVENTS = StreamEndpoint(
+    "GET", "/v1/jobs/{job_id}/events", JobEventsRequest, JobEvent, is_endless=True, errors=(ErrorCode.NOT_FOUND,)
+)
+HISTORY = Endpoint("GET", "/v1/jobs/{job_id}/history", JobHistoryRequest, JobHistory, errors=(ErrorCode.NOT_FOUND,))

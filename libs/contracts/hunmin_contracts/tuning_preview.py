@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from hunmin_contracts.datasets import ReportQuestion
 from hunmin_contracts.endpoint import Endpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.schema import Schema
 
@@ -67,4 +68,11 @@ class Preview(Schema):
     rows: list[PreviewRow]
 
 
-PREVIEW = Endpoint("POST", "/v1/preview", PreviewRequest, Preview, is_long=True)
+PREVIEW = Endpoint(
+    "POST",
+    "/v1/preview",
+    PreviewRequest,
+    Preview,
+    is_long=True,
+    errors=(ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND),
+)

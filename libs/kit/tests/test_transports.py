@@ -379,3 +379,15 @@ async def test_service_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(HunminError) as caught:
         await client.call(ECHO, EchoRequest(text="x"))
     assert caught.value.code == ErrorCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("folder", ["", ".", "..", "a/b", "../folders/a", "/"])
+async def test_a_value_in_a_path_leads_to_no_other_path(client: Client, folder: str) -> None:
+    with pytest.raises(HunminError) as caught:
+        await client.call(IN_FOLDER, NotesRequest(folder=folder))
+    assert (caught.value.code, caught.value.details) == (ErrorCode.NOT_FOUND, {"param": "folder"})
+
+
+@pytest.mark.parametrize("folder", ["...", "%2e%2e", "%2F", "a?b#c", "가 나;x=1"])
+async def test_a_value_in_a_path_arrives_as_it_is(client: Client, folder: str) -> None:
+    assert (await client.call(IN_FOLDER, NotesRequest(folder=folder))).folder == folder

@@ -21,6 +21,7 @@ from hunmin_gateway.batches.validating import Validation
 from hunmin_gateway.batches.worker import LEASE_S as LINE_LEASE_S
 from hunmin_gateway.batches.worker import BatchWorker
 from hunmin_gateway.idempotency.keys import IdempotencyKeys
+from hunmin_gateway.described import API_DESCRIPTION
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
@@ -80,7 +81,9 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     generation = platform.client("generation")
     platform.on_ready(Welcome(database, pepper, events, generation, bootstrap_key=bootstrap_key).text)
     ledger, quotas = UsageLedger(database), Quotas(database, generation, lease_s=settings.quota_lease_s)
-    app = platform.app(title="Hunmin Studio", render_error=render_error, upload_paths=UPLOAD_PATHS)
+    app = platform.app(
+        title="Hunmin Studio", render_error=render_error, upload_paths=UPLOAD_PATHS, description=API_DESCRIPTION
+    )
     pipeline = Pipeline(generation, ledger, quotas)
     tokenizer, tuning = platform.client("tokenizer"), platform.client("tuning")
     blobs = platform.blobs()

@@ -350,6 +350,11 @@ class TestFiles:
 
 
 class TestJobs:
+    async def test_no_page_of_jobs_begins_behind_what_is_no_job(self, studio: Studio):
+        with pytest.raises(openai.BadRequestError) as refusal:
+            await studio.client.fine_tuning.jobs.list(after="file-" + "0" * 24)
+        assert refusal.value.param == "after"
+
     async def test_a_job_is_asked_for_with_what_is_chosen(self, studio: Studio):
         job = await studio.job(suffix="My Reviews", seed=7, metadata={"팀": "검색"})
         assert (job.object, job.status, job.model, job.seed) == ("fine_tuning.job", "queued", "starter", 7)

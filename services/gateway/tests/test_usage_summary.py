@@ -110,6 +110,7 @@ class TestSummary:
             ({"by": "hour"}, "by.0"),
             ({"since": "yesterday"}, "since"),
             ({"until": "0001-01-01T00:00:00+14:00"}, "until"),
+            ({"until": "2026"}, "until"),  # not 33 minutes after 1970 began
             ({"typo": "1"}, "typo"),
         ],
     )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+import pytest
 import pytest_asyncio
 from fastapi import APIRouter, FastAPI
 from hunmin_contracts.datasets import UPLOAD, DatasetInfo, UploadRequest
@@ -87,17 +88,24 @@ class Studio:
     tuning: Client
     starter: Path = STARTER
 
-    async def upload(self, content: str | bytes, *, name: str, filename: str = "rows.csv") -> DatasetInfo:
+    async def upload(
+        self, content: str | bytes, *, name: str, filename: str = "rows.csv", to: Client | None = None
+    ) -> DatasetInfo:
         async def pieces() -> AsyncIterator[bytes]:
             yield content.encode() if isinstance(content, str) else content
 
         request = UploadRequest(account_id=ME, name=name, filename=filename)
-        return await self.tuning.upload(UPLOAD, request, pieces())
+        return await (to or self.tuning).upload(UPLOAD, request, pieces())
+
+
+@pytest.fixture(scope="session")
+def starter_env() -> dict[str, str]:
+    """Settings of a service that knows the starter, and runs no job by itself."""
+    return {"HUNMIN_TUNING_MODELS": f'{{"starter": "{STARTER}"}}', "HUNMIN_TUNING_SLOTS": "0"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def studio() -> AsyncIterator[Studio]:
+async def studio(starter_env: dict[str, str]) -> AsyncIterator[Studio]:
     generation = Generation([starter()])
-    env = {"HUNMIN_TUNING_MODELS": f'{{"starter": "{STARTER}"}}', "HUNMIN_TUNING_SLOTS": "0"}
-    async with running(SERVICE, generation.service(), env=env) as up:
+    async with running(SERVICE, generation.service(), env=starter_env) as up:
         yield Studio(generation, up, up.client("tuning"))

@@ -18,6 +18,7 @@ from hunmin_kit.run.settings import PlatformSettings
 from hunmin_kit.web.app import AppParts, ReadyCheck, build_app
 from hunmin_kit.web.client import Client
 from hunmin_kit.web.errors import ErrorRenderer
+from hunmin_kit.web.openapi import Description
 
 if TYPE_CHECKING:
     from hunmin_kit.data.database import Database  # a service without a schema starts without SQLAlchemy
@@ -101,11 +102,13 @@ class Platform:
         ready: ReadyCheck | None = None,
         render_error: ErrorRenderer | None = None,
         upload_paths: Iterable[str] = (),
+        description: Description | None = None,
     ) -> FastAPI:
         """Return an application with errors, request ids, limits, traces, metrics, /livez /readyz /metrics on it.
 
         `ready` raises HunminError(UNAVAILABLE) while the service cannot work. `render_error` gives errors another body.
-        Files that are sent to `upload_paths` may be as large as HUNMIN_UPLOAD_LIMIT_BYTES.
+        Files that are sent to `upload_paths` may be as large as HUNMIN_UPLOAD_LIMIT_BYTES. `description` is what the
+        OpenAPI file says beside what routes and endpoints say themselves.
         """
         parts = AppParts(
             service=self.service,
@@ -115,7 +118,14 @@ class Platform:
             upload_limit_bytes=self._settings.upload_limit_bytes,
             check_ready=self._check_ready,
         )
-        app = build_app(parts, title=title, ready=ready, render_error=render_error, upload_paths=upload_paths)
+        app = build_app(
+            parts,
+            title=title,
+            ready=ready,
+            render_error=render_error,
+            upload_paths=upload_paths,
+            description=description,
+        )
         app.state.database = self.database
         return app
 

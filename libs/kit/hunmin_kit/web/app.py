@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from hunmin_contracts.errors import ErrorCode, HunminError
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import TracerProvider
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from hunmin_kit.observe.metrics import Metrics
 from hunmin_kit.web.edge import ERROR_KEY, OBSERVATION_PATHS, Edge, is_json
 from hunmin_kit.web.errors import ErrorRenderer, problem_of, respond
+from hunmin_kit.web.openapi import DescribedApp, Description
 
 ReadyCheck = Callable[[], Awaitable[None]]
 
@@ -37,6 +39,7 @@ def build_app(
     ready: ReadyCheck | None = None,
     render_error: ErrorRenderer | None = None,
     upload_paths: Iterable[str] = (),
+    description: Description | None = None,
 ) -> FastAPI:
     """Return an application with errors, request ids, limits, traces, metrics and health on it, and no other route."""
 
@@ -46,9 +49,11 @@ def build_app(
         response = respond(request, problem, render_error)
         for name, value in (getattr(error, "headers", None) or {}).items():
             response.headers.setdefault(name, value)
+        if problem.code is ErrorCode.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = ", ".join(_methods(app, request.url.path)) or response.headers.get("Allow", "")
         return response
 
-    app = FastAPI(
+    app = DescribedApp(
         title=title,
         docs_url=None,
         redoc_url=None,
@@ -63,6 +68,7 @@ def build_app(
             "exclude": _is_observation,
         },
     )
+    app.description_of_service = description
     app.add_middleware(
         Edge,
         service=parts.service,
@@ -95,6 +101,12 @@ def _add_observation(app: FastAPI, parts: AppParts, ready: ReadyCheck | None) ->
         return Response(content, media_type=media_type)
 
 
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """Return every method that this path answers: the router knows those of the first route alone."""
+    routes = iter_route_contexts(app.routes)
+    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+
+
 def _is_observation(scope: MutableMapping[str, Any]) -> bool:
     return scope["path"] in OBSERVATION_PATHS
 
@@ -107,6 +119,6 @@ def _clarify(request: Request, error: Exception) -> Exception:
         return error
     if error.body is None:
         return HunminError(ErrorCode.INVALID_REQUEST, "The request has no body. Send a JSON object.")
-    if not is_json(request.headers.get("content-type")):
+    if isinstance(error.body, bytes) and not is_json(request.headers.get("content-type")):  # bytes: not parsed
         return HunminError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON. Send application/json.")
     return error

@@ -235,9 +235,15 @@ async def _decoded(endpoint: StreamEndpoint[Any, EventT], pieces: AsyncIterator[
 
 
 def _filled(path: str, request: BaseModel) -> tuple[str, set[str]]:
-    """Return `path` with the request's values in it, and the names of those fields."""
-    filled = _FIELD.sub(lambda match: quote(str(getattr(request, match[1])), safe=""), path)
-    return filled, set(_FIELD.findall(path))
+    """Return `path` with the request's values in it, and those fields' names; NOT_FOUND if one leads elsewhere."""
+    return _FIELD.sub(lambda match: _segment(request, match[1]), path), set(_FIELD.findall(path))
+
+
+def _segment(request: BaseModel, field: str) -> str:
+    value = str(getattr(request, field))
+    if "/" in value or value in ("", ".", ".."):  # encoded or not, servers and clients take these for other paths
+        raise HunminError(ErrorCode.NOT_FOUND, f"There is nothing called {value[:80]!r}. Check the name.", param=field)
+    return quote(value, safe="")
 
 
 async def _behind(head: bytes, file: AsyncIterable[bytes] | None) -> AsyncIterator[bytes]:

@@ -10,17 +10,17 @@ from typing import Annotated, Any, BinaryIO, TypeVar, get_type_hints
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
-from hunmin_contracts.endpoint import AnyEndpoint, StreamEndpoint, UploadEndpoint
+from hunmin_contracts.endpoint import AnyEndpoint, StreamEndpoint
 from hunmin_contracts.errors import ErrorCode, HunminError
 from pydantic import BaseModel, ValidationError
 
 from hunmin_kit.web.edge import is_json
 from hunmin_kit.web.events import HEARTBEAT_S, EventStream
+from hunmin_kit.web.openapi import BODILESS, declare, takes_file
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-BODILESS = ("GET", "DELETE")
 MAX_HEAD_BYTES = 16 * 2**20  # of the line of JSON before an uploaded file
 
 
@@ -42,12 +42,13 @@ def serve(router: APIRouter, endpoint: AnyEndpoint) -> Callable[[FunctionT], Fun
         # Not functools.wraps: FastAPI unwraps a route to see whether it is a generator, and would run it itself.
         answer.__name__, answer.__doc__ = function.__name__, function.__doc__
         answer.__signature__ = _signature(function, endpoint)  # type: ignore[attr-defined]
+        declare(answer, endpoint)
         router.add_api_route(
             endpoint.path,
             answer,
             methods=[endpoint.method],
             response_model=None,
-            include_in_schema=False,  # libs/contracts documents it
+            include_in_schema=False,  # the declaration describes it, in openapi.py
         )
         return function
 
@@ -78,7 +79,7 @@ async def _encoded(events: AsyncGenerator[BaseModel, None]) -> AsyncGenerator[by
 def _signature(function: Callable[..., Any], endpoint: AnyEndpoint) -> inspect.Signature:
     """Return the signature that FastAPI sees: what we parse as one parameter, every other as it was written."""
     hints = get_type_hints(function, include_extras=True)
-    if isinstance(endpoint, UploadEndpoint) or (isinstance(endpoint, StreamEndpoint) and endpoint.takes_file):
+    if takes_file(endpoint):
         parse, parsed = _upload_parser(endpoint.request), 2
     elif endpoint.method in BODILESS:
         parse, parsed = _query_parser(endpoint.request), 1
@@ -131,12 +132,15 @@ def _upload_parser(model: type[BaseModel]) -> Callable[..., Any]:
 
 
 def validated(model: type[ModelT], body: bytes, path_params: Mapping[str, Any] = {}) -> ModelT:
-    """Return what a body of JSON holds, with the values of its path; refuse it as FastAPI refuses one."""
+    """Return what a body of JSON holds, with the values of its path; refuse it as FastAPI refuses one.
+
+    JSON's types are taken as they are, since the OpenAPI file promises that: a number in quotes is no number.
+    """
     try:
-        if not path_params:
-            return model.model_validate_json(body)
-        values = json.loads(body or b"{}")
-        return model.model_validate({**values, **path_params} if isinstance(values, dict) else values)
+        if path_params:
+            values = json.loads(body or b"{}")
+            body = json.dumps({**values, **path_params} if isinstance(values, dict) else values).encode()
+        return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
     except ValueError:
@@ -166,7 +170,10 @@ def _is_list(annotation: Any) -> bool:
     return "list[" in str(annotation)
 
 
-def _refusal(found: Sequence[Any], body: bytes) -> RequestValidationError:
+def _refusal(found: Sequence[Any], body: bytes) -> Exception:
     errors = [{**item, "loc": ("body", *item["loc"])} for item in found]
-    is_malformed = any(item["type"] == "json_invalid" for item in errors)
-    return RequestValidationError(errors, body=None if is_malformed else json.loads(body))
+    if not body:
+        return RequestValidationError(errors, body=None)
+    if any(item["type"] == "json_invalid" for item in errors):
+        return HunminError(ErrorCode.INVALID_REQUEST, "The body is not valid JSON. Correct it and send it again.")
+    return RequestValidationError(errors, body=json.loads(body))

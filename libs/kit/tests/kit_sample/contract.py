@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from hunmin_contracts.endpoint import Endpoint, StreamEndpoint, UploadEndpoint
+from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.schema import Empty, Schema
 from pydantic import Field, RootModel
 
@@ -75,7 +76,7 @@ class NotesRequest(Schema):
     tags: list[str] = []
 
 
-ECHO = Endpoint("POST", "/v1/echo", EchoRequest, EchoResponse)
+ECHO = Endpoint("POST", "/v1/echo", EchoRequest, EchoResponse, errors=(ErrorCode.CONFLICT,))
 SLEEP = Endpoint("POST", "/v1/sleep", CountRequest, Done)
 COUNT = StreamEndpoint("POST", "/v1/count", CountRequest, CountEvent)
 WATCH = StreamEndpoint("POST", "/v1/watch", CountRequest, CountEvent, is_endless=True)

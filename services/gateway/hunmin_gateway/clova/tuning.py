@@ -72,11 +72,14 @@ class CreateTask(PublicSchema):
     task_type: Annotated[
         Literal["GENERATION"] | None, said('"GENERATION": the labels of a classification are learned as text')
     ] = None
-    train_epochs: Annotated[int, BeforeValidator(_number), Field(ge=1, le=20)] = 8
+    # Bounds stand before what makes numbers of texts, or the OpenAPI file does not have them.
+    train_epochs: Annotated[int, Field(ge=1, le=20), BeforeValidator(_number)] = 8
     learning_rate: Annotated[
-        float | None, BeforeValidator(_number), said("a number over 0, at most 1, or a text of one")
-    ] = Field(default=None, gt=0, le=1)
-    validation_split_ratio: Annotated[float, BeforeValidator(_number), Field(ge=0, le=0.1)] = 0.0
+        Annotated[float, Field(gt=0, le=1)] | None,
+        BeforeValidator(_number),
+        said("a number over 0, at most 1, or a text of one"),
+    ] = None
+    validation_split_ratio: Annotated[float, Field(ge=0, le=0.1), BeforeValidator(_number)] = 0.0
     lora_r: Annotated[None, only()] = None
     lora_alpha: Annotated[None, only()] = None
     training_dataset_bucket: Ignored = None

@@ -6,6 +6,7 @@ from fastapi import Query
 from hunmin_contracts import datasets
 from hunmin_contracts.datasets import COMPLETION, PROMPT, DatasetInfo
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.ids import JobId
 from hunmin_contracts.schema import Schema
 from hunmin_contracts.tenancy import Scope
 from hunmin_contracts.tuning_jobs import (
@@ -83,7 +84,7 @@ async def page(
     query: Annotated[PageQuery, Query()], principal: PrincipalDep, parts: PartsDep
 ) -> ListPage[FineTuningJob]:
     """List the jobs of your account, newest first, whichever dialect they came by."""
-    after = None if query.after is None else job_id_of(query.after)
+    after = None if query.after is None else _last_of_page(query.after)
     request = ListJobsRequest(account_id=principal.account_id, limit=query.limit, after=after)
     found = await parts.tuning.call(LIST, request)
     return ListPage(data=[FineTuningJob.of(info) for info in found.data], has_more=found.has_more)
@@ -170,6 +171,14 @@ def _in_this_dialect(error: HunminError) -> HunminError:
         return error
     here = "suffix" if param == "name" else "training_file"
     return HunminError(error.code, error.message, **{**error.details, "param": here})
+
+
+def _last_of_page(job_id: str) -> JobId:
+    try:
+        return job_id_of(job_id)
+    except HunminError:
+        message = f"Parameter after: there is no job {job_id[:60]!r}. Send the last id of the page before."
+        raise HunminError(ErrorCode.INVALID_PARAMETER, message, param="after") from None
 
 
 def _named(job_id: str, principal: Principal) -> JobRequest:

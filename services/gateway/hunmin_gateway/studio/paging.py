@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from fastapi import Query
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.schema import Schema
-from pydantic import AfterValidator, AwareDatetime, TypeAdapter
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, TypeAdapter
 
 from hunmin_gateway.paging import Part, Position
 
@@ -22,7 +22,14 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("lies before the year 1 or after 9999 in UTC") from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+def _is_a_date(value: object) -> object:
+    """Refuse a number, which pydantic takes for seconds since 1970: `2026` is not the year that was meant."""
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("is no date with a time and an offset, as in 2026-01-31T00:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_is_a_date), AfterValidator(_in_utc)]
 _MOMENT = TypeAdapter[datetime](Moment)
 
 

@@ -44,9 +44,14 @@ def error_body(problem: Problem) -> ErrorBody:
     return ErrorBody(error=f"{problem.detail} (request {problem.request_id})", error_type=kind)
 
 
-def _status(problem: Problem) -> int:
-    if problem.status == 400:
+def status_of(status: int) -> int:
+    """Return what a status of ours is in TGI's numbers."""
+    if status == 400:
         return _VALIDATION
-    if problem.status >= 500:
-        return _INCOMPLETE if problem.details.get("incomplete") else _GENERATION
-    return problem.status
+    return _GENERATION if status >= 500 else status
+
+
+def _status(problem: Problem) -> int:
+    if problem.status >= 500 and problem.details.get("incomplete"):
+        return _INCOMPLETE
+    return status_of(problem.status)

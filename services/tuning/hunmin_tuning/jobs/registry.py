@@ -85,8 +85,11 @@ class Registry:
             statement = statement.where(Job.state == request.state)
         async with self._database.session() as session:
             if request.after is not None:
-                last = await self._row(session, request.account_id, request.after)
-                statement = statement.where(Job.number < last.number)
+                wanted = select(Job.number).where(Job.account_id == request.account_id, Job.id == request.after)
+                last = await session.scalar(wanted)
+                if last is None:
+                    raise _no_page_after(request.after)
+                statement = statement.where(Job.number < last)
             rows = (await session.scalars(statement.limit(request.limit + 1))).all()
             data = [await self._info(session, row) for row in rows[: request.limit]]
         return JobPage(data=data, has_more=len(rows) > request.limit)
@@ -167,3 +170,11 @@ class Registry:
         )
         means = select(func.avg(recent.c.duration_s)).group_by(recent.c.is_foreign).order_by(recent.c.is_foreign)
         return (await session.execute(means.limit(1))).scalar()
+
+
+def _no_page_after(job_id: JobId) -> HunminError:
+    return HunminError(
+        ErrorCode.INVALID_PARAMETER,
+        f"No page of the account's jobs ended with {job_id[:80]!r}. Send the last id of the page before, as it came.",
+        param="after",
+    )

@@ -109,6 +109,14 @@ async def test_job_is_made_described_listed_and_cancelled(studio: Studio, reques
     assert (await studio.client.call(LIST, ListJobsRequest(account_id=ACCOUNT, state="queued"))).data == []
 
 
+async def test_no_page_begins_behind_a_job_that_the_account_does_not_have(studio: Studio, request_of: RequestOf):
+    foreign = await studio.create(request_of("acct_2"))
+    for after in (foreign.id, "job_nothing"):
+        with pytest.raises(HunminError) as caught:
+            await studio.client.call(LIST, ListJobsRequest(account_id=ACCOUNT, after=after))
+        assert (caught.value.code, caught.value.details["param"]) == (ErrorCode.INVALID_PARAMETER, "after")
+
+
 async def test_job_that_the_check_refuses_is_not_made(studio: Studio, request_of: RequestOf):
     studio.refusals.append(HunminError(ErrorCode.INVALID_PARAMETER, "The dataset did not pass.", param="dataset_id"))
     with pytest.raises(HunminError, match="did not pass") as refusal:
