@@ -20,8 +20,8 @@ from hunmin_gateway.batches.running import run_line
 from hunmin_gateway.batches.validating import Validation
 from hunmin_gateway.batches.worker import LEASE_S as LINE_LEASE_S
 from hunmin_gateway.batches.worker import BatchWorker
-from hunmin_gateway.idempotency.keys import IdempotencyKeys
 from hunmin_gateway.described import API_DESCRIPTION
+from hunmin_gateway.idempotency.keys import IdempotencyKeys
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
