@@ -108,6 +108,7 @@ class Exchange(Generic[RequestT]):
     id: UsageId = field(default_factory=new_usage_id)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     meter: Meter = field(default_factory=Meter)
+    _reserved: list[str] = field(default_factory=list)
 
     @property
     def purpose(self) -> Purpose:
@@ -127,6 +128,15 @@ class Exchange(Generic[RequestT]):
         self._change(origin=origin)
         if batch_id is not None:
             self._change(priority="batch")
+
+    @property
+    def reserved_model(self) -> str | None:
+        """The base model that room was reserved for; None: for none."""
+        return next(iter(self._reserved), None)
+
+    def note_reserved(self, model: str) -> None:
+        """Take note that room was reserved, for this base model."""
+        self._reserved.append(model)
 
     def pin(self, reference: str) -> None:
         """Let every request name exactly this model, or this version of a soft prompt."""

@@ -16,7 +16,7 @@ from hunmin_kit.web import Client
 
 from hunmin_gateway.exchange import Exchange, Meter
 from hunmin_gateway.generation import Generation
-from hunmin_gateway.usage.record import UsageRecord
+from hunmin_gateway.usage.record import ReservedFor, UsageRecord
 
 
 class Ledger(Protocol):
@@ -86,6 +86,7 @@ class Settlement:
         if isinstance(error, HunminError) and error.code is ErrorCode.QUOTA_EXCEEDED:
             return
         exchange, outcome = self._exchange, _outcome(error)
+        model = exchange.reserved_model
         failed = outcome is Outcome.FAILED
         await self._ledger.settle(
             UsageRecord(
@@ -104,6 +105,7 @@ class Settlement:
                 started_at=exchange.started_at,
                 duration_s=(datetime.now(UTC) - exchange.started_at).total_seconds(),
                 batch_id=exchange.principal.batch_id,
+                reserved_for=None if model is None else ReservedFor(model, exchange.purpose),
             )
         )
 

@@ -21,7 +21,7 @@ from hunmin_gateway.quotas.limits import Limits
 from hunmin_gateway.quotas.quotas import Quotas
 from hunmin_gateway.tables import Account, QuotaLimit
 from hunmin_gateway.usage.ledger import UsageLedger
-from hunmin_gateway.usage.record import UsageRecord
+from hunmin_gateway.usage.record import ReservedFor, UsageRecord
 from hunmin_kit.data import Quick, QuickConnection
 from sqlalchemy import select, text
 
@@ -60,6 +60,7 @@ class Desk:
         return Exchange(RequestId("req_1"), principal, "/v1/completions", MODEL, [request])
 
     def record(self, exchange: Exchange, *, tokens: int = 4, status: Outcome = Outcome.SUCCEEDED) -> UsageRecord:
+        model = exchange.reserved_model
         return UsageRecord(
             id=exchange.id,
             request_id=exchange.request_id,
@@ -75,6 +76,7 @@ class Desk:
             error_code=None,
             started_at=datetime.now(UTC),
             duration_s=0.1,
+            reserved_for=None if model is None else ReservedFor(model, exchange.purpose),
         )
 
     async def reserve(self, exchange: Exchange) -> None:
@@ -183,6 +185,22 @@ class TestSettlement:
         exchange = desk.exchange()
         await desk.reserve(exchange)
         await UsageLedger(UnheardDatabase(studio.parts.database)).settle(desk.record(exchange))
+        assert await taken(studio) == (4, 0)
+
+    async def test_of_a_reservation_that_the_database_has_lost_counts_all_the_same(self, studio):
+        await limit(studio, tokens_per_month=100)
+        desk = Desk(studio)
+        exchange = desk.exchange()
+        await desk.reserve(exchange)
+        async with studio.parts.database.session() as session:
+            await session.execute(text("DELETE FROM quota_reservations WHERE usage_id = :id"), {"id": exchange.id})
+            of_account = "limit_id IN (SELECT id FROM quota_limits WHERE account_id = :id)"
+            await session.execute(
+                text(f"DELETE FROM quota_counters WHERE {of_account}"),  # noqa: S608  # a part of our own
+                {"id": studio.account_id},
+            )
+        for _ in range(2):
+            await desk.ledger.settle(desk.record(exchange))
         assert await taken(studio) == (4, 0)
 
 

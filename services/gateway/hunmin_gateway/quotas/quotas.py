@@ -85,6 +85,7 @@ class Quotas:
             amounts = amounts.halved()
         self._running.add(exchange.id)
         tell(rate_limit_headers(await _to_its_end(self._take(exchange, amounts.reserved(), model))))
+        exchange.note_reserved(model)
 
     async def _take(self, exchange: Exchange[Any], amounts: Mapping[LimitName, int], model: str) -> list[LimitState]:
         """Reserve the amounts, all of them or none."""

@@ -5,7 +5,16 @@ from datetime import datetime
 
 from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, ProjectId, RequestId, UsageId
+from hunmin_contracts.quotas import Purpose
 from hunmin_contracts.usage import Outcome
+
+
+@dataclass(frozen=True)
+class ReservedFor:
+    """What room was reserved for: the base model, and the purpose."""
+
+    model: str
+    purpose: Purpose
 
 
 @dataclass(frozen=True)
@@ -28,3 +37,4 @@ class UsageRecord:
     duration_s: float
     corrects: UsageId | None = None  # the row that this one adds to, since the engine has told more than was known then
     batch_id: BatchId | None = None
+    reserved_for: ReservedFor | None = None  # no column; None: nothing was reserved here

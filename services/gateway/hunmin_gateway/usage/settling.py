@@ -1,24 +1,26 @@
 """The statement that ends a request: its row of usage, and what quotas hold for it, together or not at all."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from hunmin_contracts.usage import Outcome
 from hunmin_kit.data import Quick
 from sqlalchemy import text
 
-from hunmin_gateway.quotas.amounts import Amounts
+from hunmin_gateway.quotas.amounts import KINDS, Amounts
 from hunmin_gateway.usage.record import UsageRecord
 
-_VALUES = {field.name: f":{field.name}" for field in fields(UsageRecord)} | {
+_COLUMNS = [field.name for field in fields(UsageRecord) if field.name != "reserved_for"]
+_VALUES = {name: f":{name}" for name in _COLUMNS} | {
     "project_id": "coalesce(CAST(:project_id AS text), (SELECT project_id FROM api_keys WHERE api_keys.id = :key_id))"
 }
 
 # The row's id is the key: who writes it a second time writes nothing, and settles nothing. What a sweep gave back is
 # not given back again, but what was used counts all the same, in the minute and the month in which the request began.
 # What is held for a request that was cut is kept as if it were swept: the engine may tell more of it, and that counts
-# there too (usage/lost.py).
+# there too (usage/lost.py). A reservation that PostgreSQL has lost in a crash, since no commit of one waits for the
+# disk (hunmin_kit.data.quick), is found missing here: what was used counts in the limits that applied.
 SETTLE = Quick(
     text(f"""
 WITH written AS (
@@ -43,6 +45,22 @@ WITH written AS (
               ON spent.name = held.name
     ORDER BY counter.limit_id, counter.begins_at
     FOR UPDATE OF counter
+), missed AS (
+    INSERT INTO quota_counters AS counter (limit_id, begins_at, ends_at, used, reserved)
+    SELECT limits.id, date_trunc(spent.span, begun.at, 'UTC'),
+           (date_trunc(spent.span, begun.at AT TIME ZONE 'UTC') + CAST('1 ' || spent.span AS interval))
+               AT TIME ZONE 'UTC',
+           spent.amount, 0
+    FROM written
+    CROSS JOIN (SELECT CAST(:started_at AS timestamptz) AS at) AS begun
+    JOIN quota_limits AS limits
+         ON limits.account_id = :account_id AND limits.model IN ('*', CAST(:base_model AS text))
+         AND limits.purpose IN ('*', CAST(:purpose AS text))
+    JOIN unnest(CAST(:spent_names AS text[]), CAST(:spent_amounts AS bigint[]), CAST(:spent_spans AS text[]))
+         AS spent (name, amount, span) ON spent.name = limits.name
+    WHERE CAST(:base_model AS text) IS NOT NULL AND spent.amount > 0 AND NOT EXISTS (SELECT FROM held)
+    ORDER BY limits.id
+    ON CONFLICT (limit_id, begins_at) DO UPDATE SET used = counter.used + excluded.used
 )
 UPDATE quota_counters AS counter
 SET reserved = counter.reserved - settled.amount, used = counter.used + settled.spent
@@ -53,8 +71,14 @@ FROM settled WHERE counter.limit_id = settled.limit_id AND counter.begins_at = s
 
 def settling(record: UsageRecord) -> Mapping[str, Any]:
     """Return what SETTLE is given: a failed request costs nothing, not even the request, and a correction is none."""
-    spent = _amounts(record).used()
-    return asdict(record) | {"spent_names": [*spent], "spent_amounts": [*spent.values()]}
+    spent, reserved = _amounts(record).used(), record.reserved_for
+    return {name: getattr(record, name) for name in _COLUMNS} | {
+        "spent_names": [*spent],
+        "spent_amounts": [*spent.values()],
+        "spent_spans": [KINDS[name].span for name in spent],
+        "base_model": None if reserved is None else reserved.model,
+        "purpose": None if reserved is None else reserved.purpose,
+    }
 
 
 def _amounts(record: UsageRecord) -> Amounts:
