@@ -86,7 +86,7 @@ def _complete(document: Json) -> None:
 def _describe(name: str, operation: Json) -> None:
     responses = operation["responses"]
     shape = responses.pop("4XX", None)
-    answer = next(response for status, response in responses.items() if status.startswith("2"))
+    answer = next(response for status, response in responses.items() if status[0] in "23")
     if name in _FILES:
         file = {"schema": {"type": "string", "format": "binary"}}
         answer["content"] = dict.fromkeys(_FILES[name], file)

@@ -95,7 +95,6 @@ async def form(parts: LoginDep, state: str = "") -> Response:
     "/password",
     status_code=_SEE_OTHER,
     response_class=RedirectResponse,
-    responses={"4XX": {"content": {"text/html": {}}, "description": "The form again, with what is wrong"}},
     summary="Log in with a password",
 )
 async def password(

@@ -10,24 +10,38 @@ import httpx
 import pytest_asyncio
 from hunmin_contracts.ids import ApiKeyId
 from hunmin_contracts.quotas import LimitName
-from hunmin_contracts.tenancy import Role
+from hunmin_contracts.tenancy import KeyKind, Role
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.parts import parts_of_app
 from hunmin_gateway.quotas.limits import Limits
 from hunmin_gateway.service import SERVICE
-from hunmin_gateway.tables import ApiKey, Project
+from hunmin_gateway.tables import ApiKey, Project, User
 from hunmin_generation.service import SERVICE as GENERATION
 from hunmin_kit.testing import Running, running
 from hunmin_tokenizer.service import SERVICE as TOKENIZER
+from hunmin_tuning.jobs.tables import Job
 from hunmin_tuning.service import SERVICE as TUNING
+from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from isolation_actors import NEIGHBOUR, NOBODY, OWNER, REVOKED, STRANGER, VIEWER, Actor  # noqa: E402  # needs the path above
-from isolation_things import LIMIT  # noqa: E402
+from isolation_actors import (  # noqa: E402  # needs the path above
+    ADMIN,
+    DEVELOPER,
+    NEIGHBOUR,
+    NOBODY,
+    OPERATOR,
+    OWNER,
+    REVOKED,
+    STRANGER,
+    VIEWER,
+    Actor,
+)
+from isolation_things import LIMIT, USER_EMAIL, USER_ID, make_job, make_soft_prompt  # noqa: E402
 
+ROLES = {OWNER: Role.OWNER, ADMIN: Role.ADMIN, DEVELOPER: Role.DEVELOPER, VIEWER: Role.VIEWER}
 STARTER = HERE.parents[3] / "training" / "models" / "starter"
 ENVIRONMENT = {
     "HUNMIN_GENERATION_MODELS": json.dumps({"starter": str(STARTER)}),
@@ -48,22 +62,25 @@ async def up() -> AsyncIterator[Running]:
 async def callers(up: Running) -> dict[Actor, httpx.AsyncClient]:
     """A client for each actor. Who is to be refused by the key alone has one that once was the owner's."""
     parts = parts_of_app(up.app("gateway"))
-    mine, other = (f"account {secrets.token_hex(6)}" for _ in range(2))
+    mine, other, above = (f"account {secrets.token_hex(6)}" for _ in range(3))
+    keys: dict[Actor, str | None] = {NOBODY: None}
     async with parts.database.session() as session:
         ring = KeyRing(session, pepper=parts.pepper)
-        owner, _ = await ring.create(mine, "owner")
-        stranger, _ = await ring.create(other, "stranger")
-        revoked, revoked_id = await ring.create(mine, "revoked")
+        keys[STRANGER], _ = await ring.create(other, "stranger", role=Role.OWNER)
+        keys[OPERATOR], _ = await ring.create(above, "operator", role=Role.OWNER, kind=KeyKind.OPERATOR)
+        keys[REVOKED], revoked_id = await ring.create(mine, "revoked", role=Role.OWNER)
         await ring.revoke(revoked_id)
-        viewer, _ = await ring.create(mine, "viewer", role=Role.VIEWER)
-        neighbour, neighbour_id = await ring.create(mine, "neighbour")
+        for actor, role in ROLES.items():
+            keys[actor], _ = await ring.create(mine, str(actor), role=role)
+        keys[NEIGHBOUR], neighbour_id = await ring.create(mine, "neighbour", role=Role.ADMIN)
         await _move_to_another_project(session, neighbour_id)
         await Limits(session).set(mine, LimitName.TOKENS_PER_MONTH, LIMIT)
-    keys = {OWNER: owner, STRANGER: stranger, REVOKED: revoked, NOBODY: None, VIEWER: viewer, NEIGHBOUR: neighbour}
+        session.add(User(id=USER_ID, issuer="https://id.example", subject="1", email=USER_EMAIL, name="훈민"))
     clients = {}
     for actor, key in keys.items():
         clients[actor] = up.http("gateway")
         clients[actor].headers.update({} if key is None else {"authorization": f"Bearer {key}"})
+    await _let_a_job_succeed(up, clients[OWNER])
     return clients
 
 
@@ -73,3 +90,13 @@ async def _move_to_another_project(session: AsyncSession, key_id: ApiKeyId) -> N
     session.add(Project(id=project_id, account_id=key.account_id, name="another", is_default=False, archived_at=None))
     await session.flush()
     key.project_id = project_id
+
+
+async def _let_a_job_succeed(up: Running, owner: httpx.AsyncClient) -> None:
+    """Write what the tuning service would when a job ends: to run one takes minutes, and is tested elsewhere."""
+    job, made = await make_job(owner), await make_soft_prompt(owner)
+    ended = {"state": "succeeded", "step": 1, "total_steps": 1, "soft_prompt": made.ids["reference"]}
+    async with up.platform("tuning").database().session() as session:
+        await session.execute(
+            update(Job).where(Job.id == job.ids["id"]).values(**ended, started_at=func.now(), ended_at=func.now())
+        )

@@ -4,16 +4,20 @@ A new operation fails the test until it stands here. One that takes an id in sev
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Mapping
 from typing import Any
 
+import isolation_batches
+import isolation_clova
+import isolation_tenancy
+from isolation_probes import REFUSED, Beside, Probe, Reach, Show, Table
 from isolation_things import (
     MODEL,
     ROWS,
     TEMPLATE,
-    Make,
     find_limit,
+    find_task,
     make_call,
     make_dataset,
     make_job,
@@ -21,52 +25,7 @@ from isolation_things import (
     soft_prompt_file,
 )
 
-MISSING = (403, 404)
-REFUSED = (400,)  # what names nothing is a wrong parameter there, as OpenAI has it
 GREEDY = {"max_tokens": 1}
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Try to reach one thing by its id: `{id}` in the path, the query, the body or a form.
-
-    `expected`: how the owner is told of an id that nobody has, and whoever does not own it of this one.
-    `own`: how the owner is answered for its own, where that is not a 2xx.
-    """
-
-    make: Make
-    kind: str
-    params: dict[str, str] | None = None
-    body: Any = None
-    path: dict[str, str] | None = None  # what the placeholders of the path are, where it is not `{id}` for all
-    expected: Sequence[int] = MISSING
-    own: int | None = None
-
-
-@dataclass(frozen=True)
-class Show:
-    """List things of the account: the owner's are there for the owner alone. `kinds` are the ids by which it shows.
-
-    `of_project`: other projects of the account do not see them either. Datasets, jobs, soft prompts are the account's.
-    """
-
-    make: Make
-    kinds: tuple[str, ...]
-    of_project: bool = False
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Make a thing under the name that another account's has: it becomes one of the caller's own, to be read there."""
-
-    make: Make
-    own: str
-    form: dict[str, str]
-    filename: str
-    content: bytes
-
-
-Probe = Reach | Show | Beside
 
 
 def _model(**rest: Any) -> Reach:
@@ -91,6 +50,7 @@ _OF_BASE = _adapter(path={"name": MODEL})
 _DATASET = [Reach(make_dataset, kind) for kind in ("id", "reference", "name")]
 _SOFT_PROMPT = [Reach(make_soft_prompt, kind) for kind in ("reference", "name")]
 _FILE = [Reach(make_dataset, "file")]
+_RESULTS = [Reach(find_task, "results")]
 _JOB = [Reach(make_job, "id")]
 _FTJOB = [Reach(make_job, "ftjob")]
 _JOB_PLAN = {"name": "stolen", "model": MODEL, "dataset": "{id}", "template": TEMPLATE}
@@ -99,7 +59,7 @@ _OWN_DATASET = "/studio/v1/datasets/{name}"
 _QUESTION = {"template": TEMPLATE, "model": MODEL}
 _PREVIEW = _QUESTION | {"dataset": "{id}"}
 
-TABLE: dict[str, list[Probe]] = {
+_OWN: Table = {
     "POST /v1/completions": [_model(prompt="이 영화는", **GREEDY), _model(prompt="이", stream=True, **GREEDY)],
     "POST /v1/chat/completions": [_model(messages=_CHAT, **GREEDY), _model(messages=_CHAT, stream=True, **GREEDY)],
     "POST /v1/embeddings": [_model(input="이 영화는")],
@@ -110,9 +70,9 @@ TABLE: dict[str, list[Probe]] = {
         Show(make_dataset, ("file",)),
         Reach(make_dataset, "file", params={"after": "{id}"}, expected=REFUSED),
     ],
-    "GET /v1/files/{file_id}": _FILE,
-    "DELETE /v1/files/{file_id}": _FILE,
-    "GET /v1/files/{file_id}/content": _FILE,
+    "GET /v1/files/{file_id}": _FILE + _RESULTS,
+    "DELETE /v1/files/{file_id}": [*_FILE, Reach(find_task, "results", expected=REFUSED, own=400)],
+    "GET /v1/files/{file_id}/content": _FILE + _RESULTS,
     "POST /v1/fine_tuning/jobs": [
         Reach(make_dataset, "file", body={"model": MODEL, "training_file": "{id}"}, expected=REFUSED)
     ],
@@ -126,16 +86,10 @@ TABLE: dict[str, list[Probe]] = {
     "POST /v1/fine_tuning/jobs/{job_id}/pause": [Reach(make_job, "ftjob", own=400)],
     "GET /v1/fine_tuning/jobs/{job_id}/events": _FTJOB,
     "GET /v1/fine_tuning/jobs/{job_id}/checkpoints": _FTJOB,
-    "POST /tuning/v2/tasks": [
-        Reach(make_dataset, kind, body={"model": MODEL, "trainingDatasetFilePath": "{id}"})
-        for kind in ("id", "reference", "name")
-    ],
     "GET /tuning/v2/tasks": [Show(make_job, ("id",))],
-    "GET /tuning/v2/tasks/{task_id}": _JOB,
-    "DELETE /tuning/v2/tasks/{task_id}": _JOB,
-    "GET /studio/v1/usage": [Show(make_call, ("request", "key"), of_project=True)],
-    "GET /studio/v1/usage/summary": [Show(make_call, ("key",), of_project=True)],
-    "GET /studio/v1/usage.csv": [Show(make_call, ("request", "key"), of_project=True)],
+    "GET /studio/v1/usage": [Show(make_call, ("request", "key"))],
+    "GET /studio/v1/usage/summary": [Show(make_call, ("key",))],
+    "GET /studio/v1/usage.csv": [Show(make_call, ("request", "key"))],
     "GET /studio/v1/quotas": [Show(find_limit, ("value",))],
     "POST /studio/v1/gradients": [_model(examples=[{"target": "좋다", "fields": {"prompt": "이 영화는"}}])],
     "POST /studio/v1/score": [_model(prompt="이 영화는", continuations=["좋다"])],
@@ -149,7 +103,7 @@ TABLE: dict[str, list[Probe]] = {
         )
     ],
     "GET /studio/v1/soft-prompts": [
-        Show(make_soft_prompt, ("name", "id")),
+        Show(make_soft_prompt, ("name", "id"), {"name": "{name}"}),
         Reach(make_soft_prompt, "id", params={"cursor": "{id}"}, expected=REFUSED),
     ],
     "GET /studio/v1/soft-prompts/{reference}": _SOFT_PROMPT,
@@ -189,6 +143,15 @@ TABLE: dict[str, list[Probe]] = {
     "POST /models/{name}": [_url_model(), _OF_BASE],
 }
 
+# Operations stand in several of them if they reach several things.
+TABLES = (_OWN, isolation_clova.TABLE, isolation_batches.TABLE, isolation_tenancy.TABLE)
+TABLE: dict[str, list[Probe]] = {}
+for _table in TABLES:
+    for _operation, _probes in _table.items():
+        TABLE.setdefault(_operation, []).extend(_probes)
+
+_LOGIN = "takes no id: whom it is about is told by the cookie, or by what the browser was given"
+
 # Operations that take no id of anything an account owns, and list nothing of any.
 OF_NOBODY: dict[str, str] = {
     "GET /studio/v1/models": "the base models are everyone's",
@@ -205,9 +168,19 @@ OF_NOBODY: dict[str, str] = {
     "GET /info": "tells of a base model alone",
     "GET /models/{name}/info": "knows base models alone",
     "GET /": "the same for everyone, and needs no key",
+    "GET /auth/login": _LOGIN,
+    "GET /auth/callback": _LOGIN,
+    "POST /auth/password": _LOGIN,
+    "POST /auth/password/change": _LOGIN,
+    "GET /auth/session": _LOGIN,
+    "POST /auth/logout": _LOGIN,
+    "POST /auth/backchannel-logout": "ends the sessions that a token which the identity provider signed names",
 }
 
 
-def filled(value: Any, thing_id: str) -> Any:
-    """Put the id where `{id}` stands."""
-    return json.loads(json.dumps(value).replace("{id}", thing_id))
+def filled(value: Any, ids: Mapping[str, str]) -> Any:
+    """Put the ids where their kinds stand, as `{id}`; `{new}` is a text that came never before."""
+    text = json.dumps(value)
+    for kind, thing_id in (ids | {"new": f"new {secrets.token_hex(8)}"}).items():
+        text = text.replace(f"{{{kind}}}", thing_id)
+    return json.loads(text)

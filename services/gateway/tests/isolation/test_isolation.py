@@ -1,4 +1,4 @@
-"""Nobody reaches what another account owns: every operation of the OpenAPI file, by every id that it takes.
+"""Nobody reaches what another account or project owns: every operation of the OpenAPI file, by every id that it takes.
 
 What is not the caller's own is answered exactly as what nobody has, and is the same afterwards.
 """
@@ -10,9 +10,10 @@ import httpx
 import pytest
 import pytest_asyncio
 from hunmin_kit.testing import Running
-from isolation_actors import INTRUDERS, NEIGHBOUR, OWNER, STRANGER, Actor
-from isolation_table import OF_NOBODY, TABLE, Beside, Reach, Show, filled
-from isolation_things import nobodys, seen
+from isolation_actors import INTRUDERS, NEIGHBOUR, OPERATOR, OPERATORS, OWNER, STRANGER, Actor
+from isolation_probes import Beside, Change, Probe, Reach, Show
+from isolation_table import OF_NOBODY, TABLE, filled
+from isolation_things import IN_PROJECT, Thing, nobodys, seen
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,13 +32,26 @@ def probes(kind: type) -> list[Any]:
     ]
 
 
-async def send(client: httpx.AsyncClient, operation: str, probe: Reach, thing_id: str) -> tuple[int, str]:
+def intruders(probe: Probe, right: str | None) -> list[Actor]:
+    """Everyone who has no business there."""
+    others = [NEIGHBOUR] if probe.make in IN_PROJECT else []
+    return [actor for actor in [*INTRUDERS, *others] if not actor.may(right)]
+
+
+def rightful(callers: Callers, right: str | None) -> httpx.AsyncClient:
+    return callers[OPERATOR if right == OPERATORS else OWNER]
+
+
+async def send(client: httpx.AsyncClient, operation: str, probe: Reach, thing: Thing, thing_id: str) -> tuple[int, str]:
     """Return the status and the body; of a stream, which may have no end, the beginning."""
     method, path = operation.split()
     for place in _PLACE.findall(path):
-        path = path.replace(place, (probe.path or {}).get(place.strip("{}"), thing_id))
-    body = None if probe.body is None else filled(probe.body, thing_id)
-    async with client.stream(method, path, params=filled(probe.params, thing_id), json=body) as answer:
+        other = (probe.path or {}).get(place.strip("{}"))
+        path = path.replace(place, thing_id if other is None else thing.ids.get(other, other))
+    ids = {"id": thing_id}
+    params, body, form = (filled(part, ids) for part in (probe.params, probe.body, probe.form))
+    files = None if form is None else {name: (None, value) for name, value in form.items()}
+    async with client.stream(method, path, params=params, json=body, files=files) as answer:
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
             return answer.status_code, (await anext(answer.aiter_bytes())).decode()
         content = await answer.aread()
@@ -75,52 +89,71 @@ async def test_every_operation_stands_in_the_table(rights: Rights) -> None:
 async def test_what_is_not_ones_own_is_not_there(
     callers: Callers, rights: Rights, operation: str, probe: Reach
 ) -> None:
-    owner = callers[OWNER]
+    right = rights[operation]
+    owner = rightful(callers, right)
     thing = await probe.make(owner)
     there, not_there = thing.ids[probe.kind], nobodys(thing.ids[probe.kind])
     before = await seen(owner, thing)
-    for actor in INTRUDERS:
-        if actor.may(rights[operation]):
-            continue
-        status, text = await send(callers[actor], operation, probe, there)
-        missing = await send(callers[actor], operation, probe, not_there)
+    for actor in intruders(probe, right):
+        status, text = await send(callers[actor], operation, probe, thing, there)
+        missing = await send(callers[actor], operation, probe, thing, not_there)
         assert (status, told(text, there)) == (missing[0], told(missing[1], not_there)), (str(actor), text, missing)
-        assert status in ((actor.refused,) if actor.refused is not None else probe.expected), (str(actor), text)
+        refusal = actor.refusal(right)
+        assert status in (probe.expected if refusal is None else (refusal,)), (str(actor), text)
         assert await seen(owner, thing) == before, str(actor)
-    status, text = await send(owner, operation, probe, there)  # or the above would say nothing
+    status, text = await send(owner, operation, probe, thing, there)  # or the above would say nothing
     assert status == probe.own if probe.own is not None else status < 300, text
-    status, text = await send(owner, operation, probe, not_there)
+    status, text = await send(owner, operation, probe, thing, not_there)
     assert status in probe.expected, text
 
 
 @pytest.mark.parametrize(("operation", "probe"), probes(Show))
 async def test_a_list_shows_ones_own_alone(callers: Callers, rights: Rights, operation: str, probe: Show) -> None:
-    thing = await probe.make(callers[OWNER])
-    path = operation.split()[1]
+    right = rights[operation]
+    owner = rightful(callers, right)
+    thing = await probe.make(owner)
+    path, params = operation.split()[1], filled(probe.params, thing.ids)
     shown = {kind: thing.ids[kind] for kind in probe.kinds}
-    answer = await callers[OWNER].get(path)
+    answer = await owner.get(path, params=params)
     assert all(mark in answer.text for mark in shown.values()), answer.text
-    for actor in [*INTRUDERS, *([NEIGHBOUR] if probe.of_project else [])]:
-        if actor.may(rights[operation]):
-            continue
-        answer = await callers[actor].get(path)
-        assert answer.status_code == (actor.refused or 200), (str(actor), answer.text)
+    for actor in intruders(probe, right):
+        answer = await callers[actor].get(path, params=params)
+        assert answer.status_code == (actor.refusal(right) or 200), (str(actor), answer.text)
         assert not [mark for mark in shown.values() if mark in answer.text], (str(actor), answer.text)
 
 
 @pytest.mark.parametrize(("operation", "probe"), probes(Beside))
 async def test_the_same_name_is_another_thing_for_another_account(
-    callers: Callers, operation: str, probe: Beside
+    callers: Callers, rights: Rights, operation: str, probe: Beside
 ) -> None:
     thing = await probe.make(callers[OWNER])
     before = await seen(callers[OWNER], thing)
     name = thing.ids["name"]
     form = {field: value.replace("{name}", name) for field, value in probe.form.items()}
     files = {"file": (probe.filename.replace("{name}", name), probe.content)}
-    for actor in INTRUDERS:
+    for actor in intruders(probe, rights[operation]):
         answer = await callers[actor].post(operation.split()[1], data=form, files=files)
-        assert answer.status_code in ((actor.refused,) if actor.refused is not None else (200, 201)), answer.text
+        refusal = actor.refusal(rights[operation])
+        assert answer.status_code in ((200, 201) if refusal is None else (refusal,)), (str(actor), answer.text)
         assert not [one for one in thing.ids.values() if one in answer.text and one.partition("@")[0] != name]
         assert await seen(callers[OWNER], thing) == before, str(actor)
     own = await callers[STRANGER].get(probe.own.replace("{name}", name))
     assert own.json()["id"] != thing.ids["id"]
+
+
+@pytest.mark.parametrize(("operation", "probe"), probes(Change))
+async def test_a_change_is_of_what_is_ones_own(callers: Callers, rights: Rights, operation: str, probe: Change) -> None:
+    method, path = operation.split()
+    right = rights[operation]
+    owner = rightful(callers, right)
+    thing = await probe.make(owner)
+    before = await seen(owner, thing)
+    for actor in intruders(probe, right):
+        answer = await callers[actor].request(method, path, json=filled(probe.body, thing.ids))
+        refusal = actor.refusal(right)
+        expected = (200, 201, *probe.unless) if refusal is None else (refusal,)
+        assert answer.status_code in expected, (str(actor), answer.text)
+        assert thing.ids["id"] not in answer.text, str(actor)
+        assert await seen(owner, thing) == before, str(actor)
+    answer = await owner.request(method, path, json=filled(probe.body, thing.ids))
+    assert answer.status_code == probe.own if probe.own is not None else answer.status_code < 300, answer.text
