@@ -12,6 +12,7 @@ from hunmin_contracts.endpoint import Endpoint, StreamEndpoint, UploadEndpoint
 from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import AccountId, DatasetId
 from hunmin_contracts.schema import Empty, Schema
+from hunmin_contracts.storage import MaxStoredBytes
 from hunmin_contracts.tuning import SplitName, TuningTemplate, VirtualSlots
 
 DatasetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]  # as a soft prompt's
@@ -82,13 +83,15 @@ class Shares(Schema):
 class UploadRequest(Schema):
     """Keep the uploaded file as the next version of `name`; a file that a version already has gives that version.
 
-    `filename` tells the format by its ending, and where it does not, the content does.
+    `filename` tells the format by its ending, and where it does not, the content does. If the file and its rows take
+    more than `max_stored_bytes` they are not kept: `quota_exceeded`.
     """
 
     account_id: AccountId
     name: DatasetName
     filename: str | None = Field(default=None, max_length=1000)
     format: DatasetFormat | None = None
+    max_stored_bytes: MaxStoredBytes = None
 
 
 class DatasetRequest(Schema):
@@ -185,7 +188,7 @@ class RowsResponse(Schema):
     rows: list[DatasetRow]
 
 
-UPLOAD = UploadEndpoint("POST", "/v1/datasets", UploadRequest, DatasetInfo)
+UPLOAD = UploadEndpoint("POST", "/v1/datasets", UploadRequest, DatasetInfo, errors=(ErrorCode.QUOTA_EXCEEDED,))
 LIST = Endpoint("GET", "/v1/datasets", ListRequest, DatasetPage)
 DESCRIBE = Endpoint("GET", "/v1/datasets/{reference}", DatasetRequest, DatasetInfo, errors=(ErrorCode.NOT_FOUND,))
 REPORT = Endpoint(

@@ -12,7 +12,18 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hunmin_contracts.ids import AccountId, ApiKeyId, AuditEntryId, BatchId, EventId, ProjectId, RequestId, UsageId
+from hunmin_contracts.ids import (
+    AccountId,
+    ApiKeyId,
+    AuditEntryId,
+    BatchId,
+    EventId,
+    JobId,
+    ProjectId,
+    RequestId,
+    SoftPromptId,
+    UsageId,
+)
 from hunmin_contracts.usage import Outcome
 
 MAX_EVENT_BYTES = 1_000_000  # of the document: with its headers it fits the 1 MiB that a Kafka broker takes unless told
@@ -120,8 +131,37 @@ class AuditRecorded(EventModel):
     request_id: RequestId | None
 
 
+class JobChanged(EventModel):
+    """A tuning job is in another state, the first one included. It is about the job.
+
+    `soft_prompt` is what it has published, `name@version`; `error_code` is of one that failed, or is tried again.
+    """
+
+    job_id: JobId
+    account_id: AccountId
+    model: str
+    state: str  # any text: there may be other states
+    is_ended: bool
+    attempt: int
+    soft_prompt: str | None
+    error_code: str | None
+
+
+class SoftPromptChanged(EventModel):
+    """A version of a soft prompt was imported, promoted or deleted. It is about the name: `account_id/name`."""
+
+    soft_prompt_id: SoftPromptId
+    account_id: AccountId
+    name: str
+    version: int
+    model: str
+    change: str  # any text: there may be other changes
+
+
 USAGE = Topic("hunmin.generation.usage.v1", UsageMetered)
 AUDIT = Topic("hunmin.gateway.audit.v1", AuditRecorded)
 BATCH = Topic("hunmin.gateway.batch.v1", BatchChanged)
+JOB = Topic("hunmin.tuning.job.v1", JobChanged)
+SOFT_PROMPT = Topic("hunmin.generation.soft-prompt.v1", SoftPromptChanged)
 
-TOPICS: tuple[Topic[EventModel], ...] = (USAGE, AUDIT, BATCH)  # type: ignore[assignment]  # a tuple of topics of any kind
+TOPICS: tuple[Topic[EventModel], ...] = (USAGE, AUDIT, BATCH, JOB, SOFT_PROMPT)  # type: ignore[assignment]  # a tuple of topics of any kind

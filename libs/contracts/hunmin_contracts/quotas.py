@@ -11,18 +11,20 @@ ANY: Literal["*"] = "*"  # in place of a model or a purpose: all of them togethe
 
 
 class Purpose(StrEnum):
-    """What a metered call is made for."""
+    """What a metered call, or a job, is made for."""
 
     COMPLETION = "completion"
     EMBEDDING = "embedding"
     SCORE = "score"
     GRADIENT = "gradient"
+    TUNING = "tuning"
 
 
 class LimitName(StrEnum):
     """What is limited. Minutes and months are the calendar's, in UTC.
 
     Tokens are those of prompts and completions. A gradient has none of them: all its positions are backward tokens.
+    Tuning jobs run until they have ended, those in the queue too. Storage is what an account keeps, of any model.
     """
 
     REQUESTS_PER_MINUTE = "requests_per_minute"
@@ -31,6 +33,8 @@ class LimitName(StrEnum):
     TOKENS_PER_MONTH = "tokens_per_month"
     BACKWARD_TOKENS_PER_MINUTE = "backward_tokens_per_minute"
     BACKWARD_TOKENS_PER_MONTH = "backward_tokens_per_month"
+    RUNNING_JOBS = "running_jobs"
+    STORAGE_BYTES = "storage_bytes"
 
 
 class LimitInfo(Schema):
@@ -46,6 +50,7 @@ class LimitInfo(Schema):
 class Quota(Schema):
     """A limit, and what has been taken of it: `used` by calls that have ended, `reserved` by those that run.
 
+    Of storage, `used` is what is kept, and `reserved` what uploads that run may come to.
     `model` is a base model, to which its soft prompts count; `*` is all of them together. `resets_at` is when its
     minute or month ends, and null for what runs at a time.
     """

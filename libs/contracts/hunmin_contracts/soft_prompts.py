@@ -14,6 +14,7 @@ from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import AccountId, DatasetId, JobId, SoftPromptId
 from hunmin_contracts.peft import AdapterConfig
 from hunmin_contracts.schema import Empty, Schema
+from hunmin_contracts.storage import MaxStoredBytes
 from hunmin_contracts.tuning import TuningResult, VirtualSlots
 
 TENSOR = "prompt_embeddings"
@@ -80,7 +81,8 @@ class ImportRequest(Schema):
 
     `template` and `slots` stand in for what the file's manifest does not say; a file without a manifest is a foreign
     one, such as PEFT's `adapter_model.safetensors`; `adapter` is the configuration that lay beside it. With an
-    `origin` whose job has left a version already, that version is the answer.
+    `origin` whose job has left a version already, that version is the answer. If the file that is kept takes more than
+    `max_stored_bytes` it is not: `quota_exceeded`.
     """
 
     account_id: AccountId
@@ -90,6 +92,7 @@ class ImportRequest(Schema):
     slots: SlotSizes | None = None
     adapter: AdapterConfig | None = None
     origin: SoftPromptOrigin | None = None
+    max_stored_bytes: MaxStoredBytes = None
 
 
 class SoftPromptRequest(Schema):
@@ -178,7 +181,11 @@ class SoftPromptFile(Schema):
 
 
 IMPORT = UploadEndpoint(
-    "POST", "/v1/soft-prompts", ImportRequest, SoftPromptInfo, errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.CONFLICT)
+    "POST",
+    "/v1/soft-prompts",
+    ImportRequest,
+    SoftPromptInfo,
+    errors=(ErrorCode.MODEL_NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.QUOTA_EXCEEDED),
 )
 LIST = Endpoint("GET", "/v1/soft-prompts", ListRequest, SoftPromptPage)
 DESCRIBE = Endpoint(

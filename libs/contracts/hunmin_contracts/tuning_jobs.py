@@ -48,6 +48,17 @@ class CreateJobRequest(JobPlan):
     dataset_id: DatasetId
 
 
+class NewJobRequest(CreateJobRequest):
+    """Do so, as the job of this id if one is given: asked for again it is the same job, and of another a `conflict`."""
+
+    job_id: JobId | None = Field(default=None, pattern=r"^job_[0-9a-f]{24}$")
+
+    @property
+    def job(self) -> CreateJobRequest:
+        """What is asked for, whatever its id."""
+        return CreateJobRequest(**{field: getattr(self, field) for field in CreateJobRequest.model_fields})
+
+
 class JobError(Schema):
     """Why a job failed, or why it is tried again: a code of `errors`, and what happened and what to do."""
 
@@ -190,7 +201,7 @@ class JobHistory(Schema):
 CREATE = Endpoint(
     "POST",
     "/v1/jobs",
-    CreateJobRequest,
+    NewJobRequest,
     JobInfo,
     is_long=True,
     errors=(ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND, ErrorCode.CONFLICT),

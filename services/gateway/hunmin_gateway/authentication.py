@@ -83,9 +83,14 @@ class KeyedRoute(APIRoute):
             else:
                 principal.require(Scope(required))
             request.state.principal = principal
-            return await answer_once(request, principal, parts_of(request).idempotency, answer)
+            admitted = await self.admit(request, principal)
+            return await answer_once(admitted, principal, parts_of(request).idempotency, answer)
 
         return answer_principal
+
+    async def admit(self, request: Request, principal: Principal) -> Request:
+        """Return the request to be answered, now that its sender is known; its body has not come yet."""
+        return request
 
     def key_of(self, request: Request) -> str:
         """Return the key that `request` carries, or refuse it. A dialect may know other headers."""

@@ -11,6 +11,8 @@ from hunmin_kit.web import Client
 
 from hunmin_gateway.idempotency.keys import IdempotencyKeys
 from hunmin_gateway.pipeline import Pipeline
+from hunmin_gateway.quotas.jobs import RunningJobs
+from hunmin_gateway.quotas.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Parts:
     blobs: Blobs
     events: Events
     idempotency: IdempotencyKeys
+    jobs: RunningJobs
+    storage: Storage
     tgi_model: str | None  # what the TGI dialect serves where a URL names no model; None: the first one
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import FastAPI
-from hunmin_contracts.events import BATCH, USAGE
+from hunmin_contracts.events import BATCH, JOB, USAGE
 from hunmin_kit.data import Database
 from hunmin_kit.events import Subscription
 from hunmin_kit.run import Platform, Service
@@ -31,7 +31,10 @@ from hunmin_gateway.login.settings import LoginSettings
 from hunmin_gateway.openai.batch_requests import OpenAIRequests
 from hunmin_gateway.parts import Parts, attach
 from hunmin_gateway.pipeline import Pipeline
+from hunmin_gateway.quotas.holdings import Holdings
+from hunmin_gateway.quotas.jobs import RunningJobs
 from hunmin_gateway.quotas.quotas import LEASE_S, Quotas
+from hunmin_gateway.quotas.storage import Storage, files_of, store_of
 from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.lost import LostExchanges
 from hunmin_gateway.welcome import Welcome
@@ -86,16 +89,23 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     )
     pipeline = Pipeline(generation, ledger, quotas)
     tokenizer, tuning = platform.client("tokenizer"), platform.client("tuning")
-    blobs = platform.blobs()
+    blobs, holdings = platform.blobs(), Holdings(database)
+    jobs = RunningJobs(quotas, holdings)
+    # Whatever keeps files of accounts is a store here, or its files are free.
+    storage = Storage(database, quotas, holdings, [store_of(tuning), store_of(generation), files_of(database)])
     keys, model = IdempotencyKeys(database), settings.tgi_model
-    parts = Parts(database, pepper, pipeline, generation, tokenizer, tuning, blobs, events, keys, model)
+    parts = Parts(database, pepper, pipeline, generation, tokenizer, tuning, blobs, events, keys, jobs, storage, model)
     attach(app, parts)
     mount(app)
     every_s = min(_SETTLE_EVERY_S, settings.lost_after_s)
     lost = LostExchanges(database, ledger, lost_after_s=settings.lost_after_s, every_s=every_s)
     settling = asyncio.create_task(lost.run())
     worker = batch_worker(platform, settings, parts)
-    subscriptions = (Subscription("lost-exchanges", USAGE, lost.note), Subscription("batches", BATCH, worker.note))
+    subscriptions = (
+        Subscription("lost-exchanges", USAGE, lost.note),
+        Subscription("batches", BATCH, worker.note),
+        Subscription("running-jobs", JOB, jobs.note),
+    )
     try:
         async with (
             login_parts(platform, settings, database, pepper) as login,
@@ -110,6 +120,7 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
         settling.cancel()
         await asyncio.gather(settling, return_exceptions=True)
         await ledger.finish()
+        await holdings.finish()
 
 
 def batch_worker(platform: Platform, settings: GatewaySettings, parts: Parts) -> BatchWorker:

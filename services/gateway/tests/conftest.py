@@ -78,6 +78,7 @@ from hunmin_contracts.soft_prompts import (
     SoftPromptPage,
     SoftPromptRequest,
 )
+from hunmin_contracts.storage import STORAGE, StorageRequest, StorageUse, refuse_to_store
 from hunmin_contracts.tenancy import Role
 from hunmin_contracts.usage import CallOrigin
 from hunmin_gateway.commands import accounts, keys, quotas
@@ -141,6 +142,8 @@ class Shelf:
             content = file.read()
             if content[:2] == b"PK":
                 raise HunminError(ErrorCode.INVALID_REQUEST, "The file is a zip archive.", param="file")
+            if request.max_stored_bytes is not None and len(content) > request.max_stored_bytes:
+                refuse_to_store("The soft prompt", size=len(content), room=request.max_stored_bytes)
             self.imports.append(request)
             number = len(self.files) + 2
             made = {"id": f"sp_{number}", "name": request.name, "version": number, "size_bytes": len(content)}
@@ -148,6 +151,11 @@ class Shelf:
             kept = SoftPromptFile(info=info, content=base64.b64encode(content))
             self.files = {(request.account_id, f"{request.name}@{number}"): kept} | self.files
             return info
+
+        @serve(router, STORAGE)
+        async def storage(request: StorageRequest) -> StorageUse:
+            own = [file.info.size_bytes for (owner, _), file in self.files.items() if owner == request.account_id]
+            return StorageUse(stored_bytes=sum(own))
 
         @serve(router, LIST)
         async def page(request: ListRequest) -> SoftPromptPage:

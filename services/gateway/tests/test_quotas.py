@@ -161,7 +161,7 @@ PURPOSES = {
 }
 
 
-@pytest.mark.parametrize("purpose", Purpose)
+@pytest.mark.parametrize("purpose", PURPOSES)
 class TestPurpose:
     async def test_takes_what_it_counts(self, studio, purpose):
         path, body, name, amount = PURPOSES[purpose]
@@ -177,7 +177,7 @@ class TestPurpose:
 
     async def test_is_not_held_up_by_the_limits_of_another(self, studio, purpose):
         path, body, name, _ = PURPOSES[purpose]
-        for other in Purpose:
+        for other in PURPOSES:
             if other is not purpose:
                 await limit(studio, name, 0, purpose=other)
         assert (await studio.http.post(path, json=body | {"model": MODEL})).status_code == 200

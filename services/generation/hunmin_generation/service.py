@@ -20,6 +20,8 @@ from pydantic import Field, model_validator
 from hunmin_generation.backends.settings import RemoteBackend
 
 if TYPE_CHECKING:
+    from hunmin_kit.events import Events
+
     from hunmin_generation.gradients.models import GradientModels
     from hunmin_generation.models import Models
     from hunmin_generation.soft_prompts.library import SoftPrompts
@@ -81,7 +83,7 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
 
     events = platform.events()
     usage = UsageEvents(events, platform.database())
-    soft_prompts = _soft_prompts(platform, models, settings)
+    soft_prompts = _soft_prompts(platform, events, models, settings)
     gradient_models = _gradient_models(platform, models, settings)
     resolver = Resolver(models, soft_prompts)
 
@@ -142,7 +144,9 @@ def _load(platform: Platform, settings: GenerationSettings) -> "Models":
     return models
 
 
-def _soft_prompts(platform: Platform, models: "Models", settings: GenerationSettings) -> "SoftPrompts":
+def _soft_prompts(
+    platform: Platform, events: "Events", models: "Models", settings: GenerationSettings
+) -> "SoftPrompts":
     from hunmin_generation.soft_prompts.library import BaseModel, SoftPrompts
     from hunmin_generation.soft_prompts.metrics import ResidentMetrics
     from hunmin_generation.soft_prompts.registry import Registry
@@ -151,7 +155,7 @@ def _soft_prompts(platform: Platform, models: "Models", settings: GenerationSett
     residents = Residents(settings.soft_prompt_bytes, max_waiting=settings.max_queue)
     ResidentMetrics(platform.registry, residents)
     bases = {model.name: BaseModel(model.info, model.dtype) for model in models.all()}
-    return SoftPrompts(Registry(platform.database()), platform.blobs(), residents, bases)
+    return SoftPrompts(Registry(platform.database(), events), platform.blobs(), residents, bases)
 
 
 def _gradient_models(platform: Platform, models: "Models", settings: GenerationSettings) -> "GradientModels":

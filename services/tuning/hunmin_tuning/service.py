@@ -21,8 +21,8 @@ from hunmin_tuning.jobs.backends.pytorchjob.settings import PyTorchJobSettings
 if TYPE_CHECKING:
     from hunmin_tuning.datasets.library import Datasets
     from hunmin_tuning.jobs.backends.backend import JobBackend
+    from hunmin_tuning.jobs.claims import Claims
     from hunmin_tuning.jobs.preparation import Preparation
-    from hunmin_tuning.jobs.registry import JobLimits
     from hunmin_tuning.jobs.runner import Runner
 
 _log = structlog.get_logger()
@@ -57,11 +57,13 @@ async def build(platform: Platform, settings: TuningSettings) -> AsyncGenerator[
     # Imported here: SQLAlchemy and tokenizers take a while, and whoever only asks for the settings must not wait.
     from hunmin_tuning.datasets import api as datasets_api
     from hunmin_tuning.jobs import api as jobs_api
+    from hunmin_tuning.jobs.claims import Claims
     from hunmin_tuning.jobs.preparation import Preparation
     from hunmin_tuning.jobs.registry import JobLimits, Registry
     from hunmin_tuning.products import api as products_api
 
     await platform.check_schema()
+    events = platform.events()
     datasets = await new_datasets(platform, settings)
     limits = JobLimits(
         max_attempts=settings.max_attempts,
@@ -79,14 +81,17 @@ async def build(platform: Platform, settings: TuningSettings) -> AsyncGenerator[
 
     app = platform.app(title="Tuning", ready=check_ready, upload_paths=[UPLOAD.path])
     app.include_router(datasets_api.routes(datasets))
-    app.include_router(jobs_api.routes(Registry(platform.database(), limits), preparation.check))
+    app.include_router(jobs_api.routes(Registry(platform.database(), limits, events), preparation.check))
     app.include_router(products_api.routes())
     if settings.slots:
-        runner = _runner(platform, limits, backend_of(platform, settings), preparation)
+        runner = _runner(
+            platform, Claims(platform.database(), limits, events), backend_of(platform, settings), preparation
+        )
         running.append(asyncio.create_task(runner.run()))
         running[0].add_done_callback(_log_end)
     try:
-        yield app
+        async with events.running():
+            yield app
     finally:
         for task in running:
             task.cancel()
@@ -130,14 +135,12 @@ async def new_datasets(platform: Platform, settings: TuningSettings) -> "Dataset
     return Datasets(Registry(platform.database()), platform.blobs(), models, bounds)
 
 
-def _runner(platform: Platform, limits: "JobLimits", backend: "JobBackend", preparation: "Preparation") -> "Runner":
+def _runner(platform: Platform, claims: "Claims", backend: "JobBackend", preparation: "Preparation") -> "Runner":
     from hunmin_tuning.jobs.attempt import Parts
-    from hunmin_tuning.jobs.claims import Claims
     from hunmin_tuning.jobs.publication import Publication
     from hunmin_tuning.jobs.runner import Runner
 
     publication = Publication(platform.client("generation"))
-    claims = Claims(platform.database(), limits)
     parts = Parts(claims, backend, preparation.prepare, publication.publish)
     return Runner(parts, platform.home / "tuning" / "jobs")
 

@@ -53,7 +53,8 @@ async def code_of(call) -> ErrorCode:
 
 async def claimed(studio, request: CreateJobRequest) -> Claim:
     job = await studio.tuning.call(CREATE, request)
-    claim = await Claims(studio.up.platform("tuning").database(), JobLimits(max_running_per_account=99)).take()
+    platform = studio.up.platform("tuning")
+    claim = await Claims(platform.database(), JobLimits(max_running_per_account=99), platform.events()).take()
     assert claim is not None
     assert claim.job_id == job.id
     return claim

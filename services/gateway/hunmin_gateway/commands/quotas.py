@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _COLUMNS = "{:<30} {:<12} {:<26} {:<16} {:<10} {:>12} {:>12} {:>12}  {}"
 _HEAD = _COLUMNS.format("ID", "ACCOUNT", "LIMIT", "MODEL", "PURPOSE", "VALUE", "USED", "RESERVED", "RESETS")
 
+_ASKED = "-"  # what is kept is known to the services that keep it, and a command asks the database alone
+
 
 def add(commands: "Commands") -> None:
     """Add `hunmin quotas`."""
@@ -51,7 +53,8 @@ async def _remove(desk: Desk, options: argparse.Namespace) -> str:
 
 def _line(listed: AccountQuota) -> str:
     quota = listed.quota
-    taken = (quota.value, quota.used, quota.reserved)
+    used = _ASKED if quota.name is LimitName.STORAGE_BYTES else quota.used
+    taken = (quota.value, used, quota.reserved)
     return _COLUMNS.format(
         quota.id, listed.account, quota.name, quota.model, quota.purpose, *taken, moment(quota.resets_at)
     )

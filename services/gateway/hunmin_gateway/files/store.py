@@ -8,7 +8,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId, FileId, ProjectId, new_file_id
 from hunmin_kit.blobs import Blobs
 from hunmin_kit.data import Database
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.principal import Principal
@@ -76,6 +76,11 @@ class Files:
         query = select(StoredFile).where(Reach.by(principal).of(StoredFile))
         newest = query.order_by(StoredFile.created_at.desc(), StoredFile.id.desc()).limit(limit)
         return (await self._session.scalars(newest)).all()
+
+    async def stored_bytes(self, account_id: AccountId) -> int:
+        """Return the bytes of all files of an account, those that batches made too."""
+        total = select(func.coalesce(func.sum(StoredFile.size_bytes), 0)).where(StoredFile.account_id == account_id)
+        return int(await self._session.scalar(total) or 0)
 
     async def delete(self, principal: Principal, file_id: str) -> None:
         """Forget a file that the principal sees; `not_found` if there is none of that id."""

@@ -40,11 +40,13 @@ from hunmin_gateway.openai.results import job_of_results, read_results
 from hunmin_gateway.openai.router import PREFIX, openai_router
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
+from hunmin_gateway.storing import StoringRoute
 from hunmin_gateway.studio.uploads import pieces
 from hunmin_gateway.tables import StoredFile
 from hunmin_gateway.tuning_doors import name_like
 
 router = openai_router()
+uploads = openai_router(StoringRoute)
 
 UPLOAD_PATH = f"{PREFIX}/files"
 MAX_FILES = 10_000  # in one answer, OpenAI's
@@ -132,7 +134,7 @@ class FileQuery(Schema):
     purpose: str | None = None
 
 
-@router.post("/files", summary="Keep a file to tune with, or of a batch", dependencies=[requires(Scope.DATA)])
+@uploads.post("/files", summary="Keep a file to tune with, or of a batch", dependencies=[requires(Scope.DATA)])
 async def create(
     form: Annotated[FileForm, Form(media_type="multipart/form-data")], principal: PrincipalDep, parts: PartsDep
 ) -> FileObject:
@@ -142,15 +144,21 @@ async def create(
     purpose `batch` is kept as it comes; it is read when a batch is made of it.
     """
     filename = (form.file.filename or "")[-_MAX_FILENAME:]
+    file = form.file
     if form.purpose == "batch":
-        return FileObject.of_stored(await _keep(form.file, filename or "batch.jsonl", principal, parts))
-    request = UploadRequest(
-        account_id=principal.account_id,
-        name=name_like(PurePath(filename).stem) or "file",
-        filename=filename or None,
-        format="jsonl",
-    )
-    return FileObject.of(await parts.tuning.upload(UPLOAD, request, pieces(form.file)))
+        return FileObject.of_stored(await _keep(file, filename or "batch.jsonl", principal, parts))
+
+    async def send(room: int | None) -> DatasetInfo:
+        request = UploadRequest(
+            account_id=principal.account_id,
+            name=name_like(PurePath(filename).stem) or "file",
+            filename=filename or None,
+            format="jsonl",
+            max_stored_bytes=room,
+        )
+        return await parts.tuning.upload(UPLOAD, request, pieces(file))
+
+    return FileObject.of(await parts.storage.keep(principal, file.size or 0, send))
 
 
 @router.get("/files", summary="List your files", dependencies=[requires(Scope.READ)])
@@ -267,7 +275,13 @@ async def _keep(file: UploadFile, filename: str, principal: Principal, parts: Pa
         raise HunminError(
             ErrorCode.INVALID_PARAMETER, "Parameter file: it is empty. Write a request a line.", param="file"
         )
-    return await add_file(parts.database, parts.blobs, principal, content=file.file, filename=filename, size_bytes=size)
+
+    async def add(_: int | None) -> StoredFile:
+        return await add_file(
+            parts.database, parts.blobs, principal, content=file.file, filename=filename, size_bytes=size
+        )
+
+    return await parts.storage.keep(principal, size, add)
 
 
 async def _find_stored(file_id: str, principal: Principal, parts: Parts) -> StoredFile:

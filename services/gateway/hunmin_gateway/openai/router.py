@@ -8,11 +8,11 @@ from hunmin_gateway.openai.errors import ErrorBody
 PREFIX = "/v1"
 
 
-def openai_router() -> APIRouter:
+def openai_router(route_class: type[KeyedRoute] = KeyedRoute) -> APIRouter:
     """Return a router for keyed routes under the prefix; each says what it requires."""
     return APIRouter(
         prefix=PREFIX,
         tags=["OpenAI"],
-        route_class=KeyedRoute,
+        route_class=route_class,
         responses={"4XX": {"model": ErrorBody, "description": "What is wrong with the request"}},
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from hunmin_contracts.quotas import LimitName
 
-Unit = Literal["requests", "tokens", "backward_tokens"]
+Unit = Literal["requests", "tokens", "backward_tokens", "jobs", "stored_bytes"]
 Span = Literal["minute", "month"]
 
 
@@ -27,17 +27,21 @@ KINDS: Mapping[LimitName, Kind] = MappingProxyType(
         LimitName.TOKENS_PER_MONTH: Kind("tokens", "month"),
         LimitName.BACKWARD_TOKENS_PER_MINUTE: Kind("backward_tokens", "minute"),
         LimitName.BACKWARD_TOKENS_PER_MONTH: Kind("backward_tokens", "month"),
+        LimitName.RUNNING_JOBS: Kind("jobs", None),
+        LimitName.STORAGE_BYTES: Kind("stored_bytes", None),
     }
 )
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """What a call takes of each unit."""
+    """What a call takes of each unit; or a job, or an upload."""
 
     requests: int = 0
     tokens: int = 0
     backward_tokens: int = 0
+    jobs: int = 0
+    stored_bytes: int = 0
 
     def reserved(self) -> dict[LimitName, int]:
         """Return what is reserved under each name, where it is anything."""

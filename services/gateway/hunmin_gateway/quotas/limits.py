@@ -46,6 +46,7 @@ class Limits:
 
         What is taken stays taken when the value changes. Where `audit` is None nobody takes note of it.
         """
+        _check_scope(name, model=model, purpose=purpose)
         account_id = await self._session.scalar(select(Account.id).where(Account.name == account))
         if account_id is None:
             raise HunminError(
@@ -112,3 +113,20 @@ class Limits:
             )
             for row in rows
         ]
+
+
+def _check_scope(name: LimitName, *, model: str, purpose: Purpose | str) -> None:
+    """Refuse a limit that would never count anything."""
+    if name is LimitName.STORAGE_BYTES and (model, purpose) != (ANY, ANY):
+        param = "purpose" if model == ANY else "model"
+        raise HunminError(
+            ErrorCode.INVALID_PARAMETER,
+            f"{name} counts all that an account keeps, whatever it is for. Leave the {param} out.",
+            param=param,
+        )
+    if name is LimitName.RUNNING_JOBS and purpose not in (ANY, Purpose.TUNING):
+        raise HunminError(
+            ErrorCode.INVALID_PARAMETER,
+            f"{name} counts tuning jobs. Leave the purpose out, or make it {Purpose.TUNING}.",
+            param="purpose",
+        )

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
+from hunmin_contracts.ids import AccountId
 from hunmin_contracts.quotas import LimitName
 from hunmin_kit.data import Database, QuickConnection
 from hunmin_kit.web import Client
 
 from hunmin_gateway.exchange import Exchange
-from hunmin_gateway.quotas.amounts import KINDS
+from hunmin_gateway.quotas.amounts import KINDS, Amounts
 from hunmin_gateway.quotas.headers import tell
 from hunmin_gateway.quotas.measuring import measure
 from hunmin_gateway.quotas.state import LimitState, Refused, rate_limit_headers, refusal
@@ -48,6 +49,22 @@ class Quotas:
             yield
         finally:
             self._running.discard(exchange.id)
+
+    @asynccontextmanager
+    async def held(
+        self, amounts: Amounts, *, account_id: AccountId, model: str, purpose: str, holder: str
+    ) -> AsyncIterator[list[LimitState]]:
+        """Hold the amounts, of what is no exchange, under the id `holder`; say how their limits stand with them.
+
+        Its lease is renewed as long as the context is open. Whoever opens it says afterwards what becomes of it
+        (quotas/holdings.py), or lets the lease run out.
+        """
+        self._running.add(holder)
+        taking = self._take(amounts.reserved(), account_id=account_id, model=model, purpose=purpose, holder=holder)
+        try:
+            yield await _to_its_end(taking)
+        finally:
+            self._running.discard(holder)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -84,19 +101,28 @@ class Quotas:
         if exchange.principal.batch_id is not None:
             amounts = amounts.halved()
         self._running.add(exchange.id)
-        tell(rate_limit_headers(await _to_its_end(self._take(exchange, amounts.reserved(), model))))
+        taking = self._take(
+            amounts.reserved(),
+            account_id=exchange.principal.account_id,
+            model=model,
+            purpose=exchange.purpose,
+            holder=exchange.id,
+        )
+        tell(rate_limit_headers(await _to_its_end(taking)))
         exchange.note_reserved(model)
 
-    async def _take(self, exchange: Exchange[Any], amounts: Mapping[LimitName, int], model: str) -> list[LimitState]:
+    async def _take(
+        self, amounts: Mapping[LimitName, int], *, account_id: AccountId, model: str, purpose: str, holder: str
+    ) -> list[LimitState]:
         """Reserve the amounts, all of them or none."""
         wanted = {
             "names": [*amounts],
             "amounts": [*amounts.values()],
             "spans": [KINDS[name].span for name in amounts],
-            "account_id": exchange.principal.account_id,
+            "account_id": account_id,
             "model": model,
-            "purpose": exchange.purpose,
-            "usage_id": exchange.id,
+            "purpose": purpose,
+            "usage_id": holder,
             "lease_s": self._lease_s,
         }
         async with self._database.quick.transaction() as connection:

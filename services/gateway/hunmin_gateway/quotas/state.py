@@ -10,7 +10,11 @@ from hunmin_contracts.quotas import ANY, LimitName
 
 from hunmin_gateway.quotas.amounts import KINDS
 
-_CONCURRENCY_RETRY_S = 1  # nobody knows when a running request ends; most do soon
+_RETRY_S = {  # nobody knows when what runs ends: most requests do soon, and no job does
+    LimitName.CONCURRENT_REQUESTS: 1,
+    LimitName.RUNNING_JOBS: 60,
+    LimitName.STORAGE_BYTES: 1,  # uploads
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def refusal(refused: Sequence[Refused]) -> HunminError:
             ErrorCode.QUOTA_EXCEEDED,
             f"{_named(state)} is {state.value:,}, and {state.reserved:,} are running. Send it again when one ends.",
             **details,
-            retry_after_s=_CONCURRENCY_RETRY_S,
+            retry_after_s=_RETRY_S[state.name],
         )
     wait_s = max(1, math.ceil(state.reset_s))  # rounded up: who waits for so long must not come too early
     return HunminError(

@@ -49,7 +49,13 @@ async def keep_requests(
         size = file.tell()
         file.seek(0)
         filename = f"{dataset.name}-{dataset.version}.jsonl"
-        return await add_file(parts.database, parts.blobs, principal, content=file, filename=filename, size_bytes=size)
+
+        async def add(_: int | None) -> StoredFile:
+            return await add_file(
+                parts.database, parts.blobs, principal, content=file, filename=filename, size_bytes=size
+            )
+
+        return await parts.storage.keep(principal, size, add)
 
 
 def _write(file: BinaryIO, rows: Iterable[DatasetRow], plan: Plan, check: Callable[[str], None]) -> None:

@@ -31,10 +31,12 @@ from pydantic import Field
 from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.principal import Principal
+from hunmin_gateway.storing import StoringRoute
 from hunmin_gateway.studio.router import PREFIX, studio_router
 from hunmin_gateway.studio.uploads import CheckedForm, pieces
 
 router = studio_router()
+uploads = studio_router(StoringRoute)
 
 UPLOAD_PATH = f"{PREFIX}/datasets"
 _MAX_FILENAME = 1000
@@ -68,7 +70,7 @@ class DatasetForm(Schema):
     format: DatasetFormat | None = Field(default=None, description="Where the file's name does not tell it.")
 
 
-@router.post("/datasets", status_code=201, summary="Keep a dataset", dependencies=[requires(Scope.DATA), CheckedForm])
+@uploads.post("/datasets", status_code=201, summary="Keep a dataset", dependencies=[requires(Scope.DATA), CheckedForm])
 async def add(
     form: Annotated[DatasetForm, Form(media_type="multipart/form-data")], principal: PrincipalDep, parts: PartsDep
 ) -> DatasetInfo:
@@ -76,13 +78,19 @@ async def add(
 
     A file that cannot be read is a 400 with `line` and `column` in its details. Rows that are wrong are findings.
     """
-    request = UploadRequest(
-        account_id=principal.account_id,
-        name=form.name,
-        filename=(form.file.filename or "")[-_MAX_FILENAME:] or None,
-        format=form.format,
-    )
-    return await parts.tuning.upload(UPLOAD, request, pieces(form.file))
+    file = form.file
+
+    async def send(room: int | None) -> DatasetInfo:
+        request = UploadRequest(
+            account_id=principal.account_id,
+            name=form.name,
+            filename=(file.filename or "")[-_MAX_FILENAME:] or None,
+            format=form.format,
+            max_stored_bytes=room,
+        )
+        return await parts.tuning.upload(UPLOAD, request, pieces(file))
+
+    return await parts.storage.keep(principal, file.size or 0, send)
 
 
 @router.get("/datasets", summary="List your datasets", dependencies=[requires(Scope.READ)])

@@ -12,11 +12,14 @@ from pydantic import Field
 
 from hunmin_gateway.audit.audit import audit_page
 from hunmin_gateway.authentication import requires_operator
+from hunmin_gateway.parts import PartsDep
 from hunmin_gateway.public_schema import NAME, PublicSchema
 from hunmin_gateway.quotas.limits import LARGEST, Limits
+from hunmin_gateway.quotas.storage import with_stored
 from hunmin_gateway.studio.audit import AuditQuery
 from hunmin_gateway.studio.changes import NameBody, OperatorAuditDep
 from hunmin_gateway.studio.paging import SearchQuery, split
+from hunmin_gateway.studio.quotas import limits_of
 from hunmin_gateway.studio.router import studio_router
 from hunmin_gateway.tenancy.accounts import Accounts
 from hunmin_gateway.tenancy.users import Users
@@ -72,22 +75,27 @@ async def resume(account_id: AccountId, session: SessionDep, audit: OperatorAudi
 
 
 @router.get("/operator/accounts/{account_id}/limits", summary="List an account's limits", dependencies=_OPERATOR)
-async def limits(account_id: AccountId, session: SessionDep) -> QuotaList:
+async def limits(account_id: AccountId, parts: PartsDep) -> QuotaList:
     """List every limit of an account, with what is taken of it now."""
-    await Accounts(session).get(account_id)
-    return QuotaList(data=[listed.quota for listed in await Limits(session).list(account_id)])
+    async with parts.database.session() as session:
+        await Accounts(session).get(account_id)
+    return await limits_of(account_id, parts)
 
 
 @router.put("/operator/accounts/{account_id}/limits", summary="Set a limit of an account", dependencies=_OPERATOR)
-async def set_limit(account_id: AccountId, body: LimitBody, session: SessionDep, audit: OperatorAuditDep) -> Quota:
+async def set_limit(
+    account_id: AccountId, body: LimitBody, session: SessionDep, audit: OperatorAuditDep, parts: PartsDep
+) -> Quota:
     """Set a limit, or change its value; what is taken of it stays taken."""
+    # Before the transaction begins: no call inside it.
+    stored = await parts.storage.stored_bytes(account_id) if body.name is LimitName.STORAGE_BYTES else None
     found = await Accounts(session).get(account_id)
     all_limits = Limits(session)
     limit_id = await all_limits.set(
         found.name, body.name, body.value, model=body.model, purpose=body.purpose or ANY, audit=audit
     )
     (quota,) = [one.quota for one in await all_limits.list(account_id) if one.quota.id == limit_id]
-    return quota
+    return quota if stored is None else with_stored(quota, stored)
 
 
 @router.delete(

@@ -8,11 +8,11 @@ from hunmin_gateway.authentication import KeyedRoute
 PREFIX = "/studio/v1"
 
 
-def studio_router() -> APIRouter:
+def studio_router(route_class: type[KeyedRoute] = KeyedRoute) -> APIRouter:
     """Return a router for keyed routes under the prefix; each says what it requires."""
     return APIRouter(
         prefix=PREFIX,
         tags=["Studio"],
-        route_class=KeyedRoute,
+        route_class=route_class,
         responses={"4XX": {"model": Problem, "description": "What is wrong with the request"}},
     )

@@ -39,11 +39,13 @@ from hunmin_gateway.authentication import PrincipalDep, requires
 from hunmin_gateway.listing import read_all
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
+from hunmin_gateway.storing import StoringRoute
 from hunmin_gateway.studio.comparison import compare
 from hunmin_gateway.studio.router import PREFIX, studio_router
 from hunmin_gateway.studio.uploads import CheckedForm, pieces
 
 router = studio_router()
+uploads = studio_router(StoringRoute)
 
 UPLOAD_PATH = f"{PREFIX}/soft-prompts"
 MAX_CONFIG_BYTES = 2**16
@@ -92,7 +94,7 @@ class SoftPromptForm(Schema):
     config: UploadFile | None = Field(default=None, description="PEFT's `adapter_config.json`, for an adapter of its.")
 
 
-@router.post(
+@uploads.post(
     "/soft-prompts", status_code=201, summary="Keep a soft prompt", dependencies=[requires(Scope.DATA), CheckedForm]
 )
 async def add(
@@ -110,7 +112,12 @@ async def add(
         slots=None if form.slots is None else _slots(form.slots),
         adapter=None if form.config is None else await _adapter(form.config),
     )
-    return await parts.generation.upload(IMPORT, request, pieces(form.file))
+
+    async def send(room: int | None) -> SoftPromptInfo:
+        bounded = request.model_copy(update={"max_stored_bytes": room})
+        return await parts.generation.upload(IMPORT, bounded, pieces(form.file))
+
+    return await parts.storage.keep(principal, form.file.size or 0, send)
 
 
 @router.get("/soft-prompts", summary="List your soft prompts", dependencies=[requires(Scope.READ)])

@@ -16,7 +16,6 @@ from hunmin_contracts.tuning_jobs import (
     EVENTS,
     LIST,
     METRICS,
-    CreateJobRequest,
     JobEvent,
     JobEventsRequest,
     JobInfo,
@@ -26,6 +25,7 @@ from hunmin_contracts.tuning_jobs import (
     JobRequest,
     JobState,
     ListJobsRequest,
+    NewJobRequest,
 )
 from hunmin_contracts.tuning_preview import PREVIEW, Preview, PreviewQuestion, PreviewRequest
 from hunmin_kit.web import HEARTBEAT_S, Client, EventStream
@@ -150,9 +150,12 @@ async def create_job(body: CreateJobBody, principal: Principal, parts: Parts) ->
     wanted = datasets.DatasetRequest(account_id=principal.account_id, reference=body.dataset)
     dataset = await parts.tuning.call(datasets.DESCRIBE, wanted)
     plan = {field: getattr(body, field) for field in JobPlan.model_fields}
-    return await parts.tuning.call(
-        CREATE, CreateJobRequest(account_id=principal.account_id, dataset_id=dataset.id, **plan)
-    )
+
+    async def make(job_id: JobId) -> JobInfo:
+        request = NewJobRequest(job_id=job_id, account_id=principal.account_id, dataset_id=dataset.id, **plan)
+        return await parts.tuning.call(CREATE, request)
+
+    return await parts.jobs.create(principal, body.model, make)
 
 
 async def _frames(tuning: Client, request: JobEventsRequest) -> AsyncGenerator[bytes, None]:

@@ -22,6 +22,7 @@ from hunmin_contracts.soft_prompts import (
     SoftPromptPage,
     SoftPromptRequest,
 )
+from hunmin_contracts.storage import STORAGE, StorageRequest, StorageUse
 from hunmin_kit.web import serve
 
 from hunmin_generation.soft_prompts.library import SoftPrompts
@@ -55,6 +56,10 @@ def routes(soft_prompts: SoftPrompts) -> APIRouter:
     async def delete(request: DeleteRequest) -> Empty:
         await soft_prompts.delete(request.account_id, request.reference, force=request.force)
         return Empty()
+
+    @serve(router, STORAGE)
+    async def storage(request: StorageRequest) -> StorageUse:
+        return StorageUse(stored_bytes=await soft_prompts.stored_bytes(request.account_id))
 
     return router
 

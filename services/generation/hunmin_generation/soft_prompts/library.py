@@ -22,6 +22,7 @@ from hunmin_contracts.soft_prompts import (
     SoftPromptInfo,
     SoftPromptPage,
 )
+from hunmin_contracts.storage import refuse_to_store
 from hunmin_kit.blobs import Blobs
 from hunmin_modeling.soft_prompt import SoftPromptRows, check_file, read_file, write_file
 from hunmin_text.prompt_template import resolve_slots
@@ -60,7 +61,7 @@ class SoftPrompts:
         """Keep a file as the next version of its name, or return the version that its job has left already.
 
         What is wrong with the file, or does not fit the model or the template, is a 400 or 413, other weights than the
-        model's a `conflict`.
+        model's a `conflict`; what takes more than it may, `quota_exceeded`.
         """
         if request.name in self._bases:
             raise HunminError(
@@ -73,6 +74,9 @@ class SoftPrompts:
                 return left
         base = self._base(request.model)
         content, values = await asyncio.to_thread(_prepared, request, file, base)
+        room = request.max_stored_bytes
+        if room is not None and len(content) > room:
+            refuse_to_store("The soft prompt", size=len(content), room=room)
         soft_prompt_id = new_soft_prompt_id()
         # The file comes first and goes last: what the registry names is there. A failure between leaves a file behind,
         # which is not deleted here, since a commit whose answer was lost may have been one.
@@ -109,6 +113,10 @@ class SoftPrompts:
         info = await self._registry.remove(account_id, reference, force=force)
         self._residents.forget(info.id)
         await self._blobs.delete(_key(info.id))
+
+    async def stored_bytes(self, account_id: AccountId) -> int:
+        """Return how much an account's soft prompts take."""
+        return await self._registry.stored_bytes(account_id)
 
     @asynccontextmanager
     async def acquire(self, account_id: AccountId, reference: str) -> AsyncGenerator[HeldSoftPrompt, None]:

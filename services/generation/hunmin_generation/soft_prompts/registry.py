@@ -1,13 +1,17 @@
 """Which soft prompts there are: the only statements on their tables. It knows neither files nor tensors."""
 
+from collections.abc import Collection
 from typing import Any
 
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.ids import AccountId, JobId
+from hunmin_contracts.events import SOFT_PROMPT, SoftPromptChanged
+from hunmin_contracts.ids import AccountId, JobId, SoftPromptId
 from hunmin_contracts.soft_prompts import ListRequest, SoftPromptInfo, SoftPromptPage
 from hunmin_kit.data import Database
 from hunmin_kit.data.versions import Versions
-from sqlalchemy import Select, select, update
+from hunmin_kit.events import Events
+from sqlalchemy import Select, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_generation.tables import SoftPrompt, SoftPromptNames
 
@@ -15,10 +19,11 @@ _VERSIONS = Versions(SoftPrompt, SoftPromptNames, noun="soft prompt", order=[Sof
 
 
 class Registry:
-    """Versions by account and name. Every method is one transaction."""
+    """Versions by account and name. Every method is one transaction, which tells other services what it changes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, events: Events) -> None:
         self._database = database
+        self._events = events
 
     async def add(self, account_id: AccountId, **values: Any) -> SoftPromptInfo:
         """Add the next version of a name, or return the one that its job has left already."""
@@ -26,6 +31,8 @@ class Registry:
             row = await _VERSIONS.add(session, account_id, values, unless=["account_id", "job_id"])
             if row is None:
                 row = (await session.scalars(_of_job(account_id, values["job_id"]))).one()
+            else:
+                await self._tell(session, row, "imported")
             return _info(row)
 
     async def find_of_job(self, account_id: AccountId, job_id: JobId) -> SoftPromptInfo | None:
@@ -66,6 +73,7 @@ class Registry:
             row = await session.scalar(promoted.returning(SoftPrompt))
             if row is None:
                 raise _VERSIONS.unknown(reference)
+            await self._tell(session, row, "promoted")
             return _info(row)
 
     async def remove(self, account_id: AccountId, reference: str, *, force: bool = False) -> SoftPromptInfo:
@@ -80,7 +88,30 @@ class Registry:
                     param="reference",
                 )
             await session.delete(row)
+            await self._tell(session, row, "deleted")
             return _info(row)
+
+    async def kept(self, ids: Collection[str]) -> set[str]:
+        """Return those of these ids that are there."""
+        async with self._database.session() as session:
+            return set(await session.scalars(select(SoftPrompt.id).where(SoftPrompt.id.in_(ids))))
+
+    async def stored_bytes(self, account_id: AccountId) -> int:
+        """Return the bytes of all files of an account."""
+        total = select(func.coalesce(func.sum(SoftPrompt.size_bytes), 0)).where(SoftPrompt.account_id == account_id)
+        async with self._database.session() as session:
+            return int(await session.scalar(total) or 0)
+
+    async def _tell(self, session: AsyncSession, row: SoftPrompt, change: str) -> None:
+        told = SoftPromptChanged(
+            soft_prompt_id=SoftPromptId(row.id),
+            account_id=AccountId(row.account_id),
+            name=row.name,
+            version=row.version,
+            model=row.model,
+            change=change,
+        )
+        await self._events.tell(session, SOFT_PROMPT, told, key=f"{row.account_id}/{row.name}")
 
 
 def _of_job(account_id: AccountId, job_id: JobId) -> Select[tuple[SoftPrompt]]:

@@ -27,6 +27,7 @@ from hunmin_contracts.datasets import (
     UploadRequest,
 )
 from hunmin_contracts.schema import Empty
+from hunmin_contracts.storage import STORAGE, StorageRequest, StorageUse
 from hunmin_contracts.tuning_preview import PREVIEW, Preview, PreviewRequest
 from hunmin_kit.web import serve
 
@@ -72,5 +73,9 @@ def routes(datasets: Datasets) -> APIRouter:
     async def delete(request: DatasetRequest) -> Empty:
         await datasets.delete(request.account_id, request.reference)
         return Empty()
+
+    @serve(router, STORAGE)
+    async def storage(request: StorageRequest) -> StorageUse:
+        return StorageUse(stored_bytes=await datasets.stored_bytes(request.account_id))
 
     return router

@@ -6,6 +6,7 @@ Whatever takes time on a file runs in a thread, and holds no more of it than a l
 import asyncio
 import hashlib
 import json
+import os
 import random
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ from hunmin_contracts.datasets import (
 )
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId, new_dataset_id
+from hunmin_contracts.storage import refuse_to_store
 from hunmin_kit.blobs import Blobs
 from hunmin_text.tokenizer import Tokenizer
 
@@ -63,7 +65,8 @@ class Datasets:
     async def add(self, request: UploadRequest, file: BinaryIO) -> DatasetInfo:
         """Keep a file as the next version of its name, or return the version that has it.
 
-        What cannot be read as rows at all is an `invalid_request`, with `line` and `column` in its details.
+        What cannot be read as rows at all is an `invalid_request`, with `line` and `column` in its details; what takes
+        more than it may, `quota_exceeded`.
         """
         async with self._turns:
             digest, size_bytes = await asyncio.to_thread(_digest, file)
@@ -73,10 +76,13 @@ class Datasets:
             same = await self._registry.find_same(request.account_id, request.name, digest, source.format)
             if same is not None:
                 return same
+            _check_room(size_bytes, request.max_stored_bytes)  # before the work of reading it
             dataset_id = new_dataset_id()
             # The files come first and go last: what the registry names is there. A failure between leaves files behind.
             with tempfile.TemporaryFile() as rows:
                 reading = await asyncio.to_thread(_write_rows, file, source, self._bounds, rows)
+                rows_bytes = os.fstat(rows.fileno()).st_size
+                _check_room(size_bytes + rows_bytes, request.max_stored_bytes)
                 await self._blobs.put_file(_rows_key(dataset_id), rows)
             file.seek(0)
             await self._blobs.put_file(_original_key(dataset_id), file)
@@ -90,6 +96,7 @@ class Datasets:
             rows=reading.count,
             digest=digest,
             size_bytes=size_bytes,
+            rows_bytes=rows_bytes,
             findings=[finding.model_dump(mode="json") for finding in reading.findings.all()],
             filename=request.filename,
             is_chat=reading.is_chat,
@@ -171,6 +178,19 @@ class Datasets:
         info = await self._registry.remove(account_id, reference)
         await self._forget(info.id)
 
+    async def stored_bytes(self, account_id: AccountId) -> int:
+        """Return how much an account's datasets take, their rows with them."""
+        for dataset_id in await self._registry.unmeasured(account_id):  # kept by the release before
+            try:
+                async with self._blobs.open(_rows_key(dataset_id)) as file:
+                    rows_bytes = await asyncio.to_thread(file.seek, 0, os.SEEK_END)
+            except HunminError as error:
+                if error.code is not ErrorCode.NOT_FOUND:
+                    raise
+                continue  # it is being deleted
+            await self._registry.measured(dataset_id, rows_bytes)
+        return await self._registry.stored_bytes(account_id)
+
     async def close(self) -> None:
         """Give up reports that are being made."""
         tasks = list(self._judging.values())
@@ -212,6 +232,11 @@ def _digest(file: BinaryIO) -> tuple[str, int]:
     while piece := file.read(CHUNK_BYTES):
         digest.update(piece)
     return digest.hexdigest(), file.tell()
+
+
+def _check_room(size: int, room: int | None) -> None:
+    if room is not None and size > room:
+        refuse_to_store("The dataset, with its rows as they are kept,", size=size, room=room)
 
 
 def _write_rows(file: BinaryIO, source: Source, bounds: Bounds, kept: BinaryIO) -> Reading:

@@ -6,7 +6,7 @@ from hunmin_contracts.datasets import DatasetInfo, DatasetPage, DatasetReport, L
 from hunmin_contracts.ids import AccountId
 from hunmin_kit.data import Database
 from hunmin_kit.data.versions import Versions
-from sqlalchemy import ColumnElement, and_, delete, select
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from hunmin_tuning.datasets.tables import Dataset, DatasetNames, DatasetReports
@@ -56,6 +56,23 @@ class Registry:
             row = await _VERSIONS.find(session, account_id, reference, lock=True)
             await session.delete(row)
             return _info(row)
+
+    async def stored_bytes(self, account_id: AccountId) -> int:
+        """Return the bytes of all files of an account, and of their rows as far as they are measured."""
+        total = func.coalesce(func.sum(Dataset.size_bytes + func.coalesce(Dataset.rows_bytes, 0)), 0)
+        async with self._database.session() as session:
+            return int(await session.scalar(select(total).where(Dataset.account_id == account_id)) or 0)
+
+    async def unmeasured(self, account_id: AccountId) -> list[str]:
+        """Return the ids of those whose rows are not measured."""
+        async with self._database.session() as session:
+            unmeasured = select(Dataset.id).where(Dataset.account_id == account_id, Dataset.rows_bytes.is_(None))
+            return list(await session.scalars(unmeasured))
+
+    async def measured(self, dataset_id: str, rows_bytes: int) -> None:
+        """Note how large its rows are, if it is still there."""
+        async with self._database.session() as session:
+            await session.execute(update(Dataset).where(Dataset.id == dataset_id).values(rows_bytes=rows_bytes))
 
     async def find_report(self, info: DatasetInfo, question: str) -> DatasetReport | None:
         """Return the report that was made for this question, if it is still there."""

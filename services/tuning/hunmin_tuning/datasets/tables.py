@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from hunmin_kit.data.versions import NamedVersion, VersionedName
-from sqlalchemy import BigInteger, ForeignKey, UniqueConstraint, func
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hunmin_tuning.tables import Table
@@ -23,11 +23,13 @@ class Dataset(NamedVersion, Table):
     __table_args__ = (
         UniqueConstraint("account_id", "name", "version"),
         UniqueConstraint("account_id", "name", "digest", "format"),
+        Index("ix_datasets_unmeasured", "account_id", postgresql_where=text("rows_bytes IS NULL")),
     )
 
     format: Mapped[str]
     digest: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    rows_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the rows' file; None: not measured yet
     rows: Mapped[int]
     content: Mapped[dict[str, Any]]  # encoding, columns, findings
 

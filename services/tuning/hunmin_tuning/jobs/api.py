@@ -23,6 +23,7 @@ from hunmin_contracts.tuning_jobs import (
     JobPage,
     JobRequest,
     ListJobsRequest,
+    NewJobRequest,
 )
 from hunmin_kit.web import serve
 
@@ -38,9 +39,9 @@ def routes(
     router = APIRouter()
 
     @serve(router, CREATE)
-    async def create(request: CreateJobRequest) -> JobInfo:
-        await check(request)
-        return await registry.add(request)
+    async def create(request: NewJobRequest) -> JobInfo:
+        await check(request.job)
+        return await registry.add(request.job, job_id=request.job_id)
 
     @serve(router, LIST)
     async def list_page(request: ListJobsRequest) -> JobPage:

@@ -13,6 +13,7 @@ from hunmin_contracts.ids import AccountId, JobId
 from hunmin_contracts.tuning import JobMetrics, StepMetrics, TuningResult
 from hunmin_contracts.tuning_jobs import CreateJobRequest, JobError
 from hunmin_kit.data import Database
+from hunmin_kit.events import Events
 from sqlalchemy import ColumnElement, Interval, and_, cast, func, literal, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -53,8 +54,9 @@ class Orders:
 class Claims:
     """The queue's other end. Every method is one transaction; those with a claim raise LeaseLost."""
 
-    def __init__(self, database: Database, limits: JobLimits) -> None:
+    def __init__(self, database: Database, limits: JobLimits, events: Events) -> None:
         self._database = database
+        self._events = events
         self.limits = limits
 
     async def take(self) -> Claim | None:
@@ -103,7 +105,7 @@ class Claims:
         """Let `event` happen to the job; return how it stands, which a cancel may have decided."""
         async with self._database.session() as session:
             job = await self._held(session, claim)
-            standing = await happen(session, job, event, max_attempts=self.limits.max_attempts, error=error)
+            standing = await self._happen(session, job, event, error=error)
             if standing.state == "queued" and error is not None:
                 job.not_before = _in_s(self._delay_s(event, standing.attempt))
             return standing
@@ -120,7 +122,7 @@ class Claims:
             job = await self._held(session, claim)
             job.result = result.model_dump(mode="json")
             job.soft_prompt = soft_prompt
-            return await happen(session, job, Event.SUCCEED, max_attempts=self.limits.max_attempts)
+            return await self._happen(session, job, Event.SUCCEED)
 
     async def ended(self, job_ids: Sequence[str]) -> set[str]:
         """Return those of these jobs that have ended."""
@@ -130,7 +132,7 @@ class Claims:
     async def _lapse(self, session: AsyncSession) -> None:
         lost = select(Job).where(Job.state.in_(CLAIMED), Job.lease_expires_at < func.clock_timestamp())
         for job in await session.scalars(lost.with_for_update(skip_locked=True)):
-            await happen(session, job, Event.LAPSE, max_attempts=self.limits.max_attempts, error=_LOST_LEASE)
+            await self._happen(session, job, Event.LAPSE, error=_LOST_LEASE)
 
     async def _take(self, session: AsyncSession) -> Claim | None:
         first = (
@@ -155,9 +157,16 @@ class Claims:
         job = await session.scalar(taken)
         if job is None:
             return None
-        standing = await happen(session, job, Event.CLAIM, max_attempts=self.limits.max_attempts)
+        standing = await self._happen(session, job, Event.CLAIM)
         request = CreateJobRequest.model_validate(job.request)
         return Claim(JobId(job.id), request.account_id, request, standing, token)
+
+    async def _happen(
+        self, session: AsyncSession, job: Job, event: Event, *, error: JobError | None = None
+    ) -> Standing:
+        return await happen(
+            session, job, event, max_attempts=self.limits.max_attempts, events=self._events, error=error
+        )
 
     async def _held(self, session: AsyncSession, claim: Claim) -> Job:
         job = await session.scalar(select(Job).where(_is_held(claim)).with_for_update())

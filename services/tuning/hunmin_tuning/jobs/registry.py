@@ -18,13 +18,16 @@ from hunmin_contracts.tuning_jobs import (
     QueuePlace,
 )
 from hunmin_kit.data import Database
+from hunmin_kit.events import Events
 from sqlalchemy import Float, case, extract, func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_tuning.jobs import journal
 from hunmin_tuning.jobs.queue import starts_in_s
 from hunmin_tuning.jobs.states import CLAIMED, ENDED, Event, Standing
 from hunmin_tuning.jobs.tables import Job
+from hunmin_tuning.jobs.telling import tell_state
 from hunmin_tuning.jobs.transition import happen
 
 _RECENT = 20  # jobs that a guess stands on
@@ -49,15 +52,16 @@ class JobLimits:
 class Registry:
     """Jobs by account. Every method is one transaction."""
 
-    def __init__(self, database: Database, limits: JobLimits) -> None:
+    def __init__(self, database: Database, limits: JobLimits, events: Events) -> None:
         self._database = database
         self._limits = limits
+        self._events = events
 
-    async def add(self, request: CreateJobRequest) -> JobInfo:
-        """Put a job at the queue's end."""
+    async def add(self, request: CreateJobRequest, *, job_id: JobId | None = None) -> JobInfo:
+        """Put a job at the queue's end, or return the one that has this id; `conflict` if that is another's."""
         start = Standing()
-        job = Job(
-            id=new_job_id(),
+        added = insert(Job).values(
+            id=job_id or new_job_id(),
             account_id=request.account_id,
             request=request.model_dump(mode="json"),
             state=start.state,
@@ -67,9 +71,11 @@ class Registry:
             is_orphaned=start.is_orphaned,
         )
         async with self._database.session() as session:
-            session.add(job)
-            await session.flush()
+            job = await session.scalar(added.on_conflict_do_nothing(index_elements=[Job.id]).returning(Job))
+            if job is None:
+                return await self._known(session, request, job_id)
             await journal.add_state(session, job, start, None)
+            await tell_state(self._events, session, job, start, error=None)
             await session.refresh(job)
             return await self._info(session, job)
 
@@ -98,7 +104,8 @@ class Registry:
         """Cancel a job, or ask its runner to; `conflict` if it has succeeded, failed, or is being published."""
         async with self._database.session() as session:
             job = await self._row(session, account_id, job_id, is_locked=True)
-            await happen(session, job, Event.CANCEL, max_attempts=self._limits.max_attempts)
+            limit = self._limits.max_attempts
+            await happen(session, job, Event.CANCEL, max_attempts=limit, events=self._events)
             await session.refresh(job)
             return await self._info(session, job)
 
@@ -123,6 +130,16 @@ class Registry:
         async with self._database.session() as session:
             await self._row(session, request.account_id, request.job_id)
             return await journal.read_back(session, request)
+
+    async def _known(self, session: AsyncSession, request: CreateJobRequest, job_id: JobId | None) -> JobInfo:
+        job = await session.get(Job, job_id)
+        if job is None or CreateJobRequest.model_validate(job.request) != request:
+            raise HunminError(
+                ErrorCode.CONFLICT,
+                f"There is another job {job_id}. Ask for this one with an id of its own.",
+                param="job_id",
+            )
+        return await self._info(session, job)
 
     async def _row(
         self, session: AsyncSession, account_id: AccountId, job_id: JobId, *, is_locked: bool = False

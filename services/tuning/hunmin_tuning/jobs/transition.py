@@ -1,12 +1,14 @@
 """One event that happens to one job, in its caller's transaction: the pure machine applied to a locked row."""
 
 from hunmin_contracts.tuning_jobs import JobError
+from hunmin_kit.events import Events
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_tuning.jobs import journal
 from hunmin_tuning.jobs.states import CLAIMED, Event, Standing, after
 from hunmin_tuning.jobs.tables import Job
+from hunmin_tuning.jobs.telling import tell_state
 
 
 def standing_of(job: Job) -> Standing:
@@ -21,9 +23,18 @@ def standing_of(job: Job) -> Standing:
 
 
 async def happen(
-    session: AsyncSession, job: Job, event: Event, *, max_attempts: int, error: JobError | None = None
+    session: AsyncSession,
+    job: Job,
+    event: Event,
+    *,
+    max_attempts: int,
+    events: Events,
+    error: JobError | None = None,
 ) -> Standing:
-    """Let `event` happen to the job, whose row is locked; tell it in the journal; raise what states.after raises."""
+    """Let `event` happen to the job, whose row is locked; tell it in the journal, and a new state to other services.
+
+    Raises what states.after raises.
+    """
     before = standing_of(job)
     standing = after(before, event, max_attempts=max_attempts)
     if standing == before:
@@ -40,4 +51,6 @@ async def happen(
     await session.flush()
     if (standing.state, standing.is_cancel_wanted) != (before.state, before.is_cancel_wanted):
         await journal.add_state(session, job, standing, None if standing.state == "cancelled" else error)
+    if standing.state != before.state:
+        await tell_state(events, session, job, standing, error=error)
     return standing

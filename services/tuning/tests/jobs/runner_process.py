@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from hunmin_kit.data import Database
+from hunmin_kit.testing.events import events_of
 from hunmin_tuning.jobs.attempt import Parts
 from hunmin_tuning.jobs.backends.local import LocalBackend
 from hunmin_tuning.jobs.claims import Claim, Claims
@@ -48,7 +49,8 @@ def new_backend() -> LocalBackend:
 
 
 async def main(url: str, folders: str, plan: str) -> None:
-    claims = Claims(Database(url, schema="tuning", tracer=NoOpTracer(), pool_size=3), LIMITS)
+    database = Database(url, schema="tuning", tracer=NoOpTracer(), pool_size=3)
+    claims = Claims(database, LIMITS, events_of(database))
     studio = Studio(Path(folders), json.loads(plan))
     await Runner(studio.parts(claims, new_backend()), studio.folders).run()
 

@@ -77,8 +77,8 @@ async def running_studio(check_s: float = 0, **env: str) -> AsyncIterator[Studio
     @asynccontextmanager
     async def build(platform: Platform, settings: JobsSettings) -> AsyncGenerator[FastAPI, None]:
         app = platform.app(title="Jobs")
-        app.include_router(api.routes(Registry(platform.database(), limits), check, poll_s=0.02))
-        made.append(Claims(platform.database(), limits))
+        app.include_router(api.routes(Registry(platform.database(), limits, platform.events()), check, poll_s=0.02))
+        made.append(Claims(platform.database(), limits, platform.events()))
         yield app
 
     service = Service(name="tuning", settings=JobsSettings, build=build, migrations="hunmin_tuning.migrations")

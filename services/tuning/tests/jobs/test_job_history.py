@@ -8,6 +8,7 @@ from hunmin_contracts.ids import AccountId
 from hunmin_contracts.tuning import StepMetrics
 from hunmin_contracts.tuning_jobs import CreateJobRequest, JobHistoryRequest
 from hunmin_kit.data import Database
+from hunmin_kit.testing.events import events_of
 from hunmin_tuning.jobs.claims import Claims
 from hunmin_tuning.jobs.registry import JobLimits, Registry
 from hunmin_tuning.jobs.states import Event
@@ -29,7 +30,8 @@ def step(number: int) -> StepMetrics:
 
 
 async def test_history_is_told_newest_first_in_pages(database: Database, request_of: RequestOf) -> None:
-    registry, claims = Registry(database, JobLimits()), Claims(database, JobLimits())
+    events = events_of(database)
+    registry, claims = Registry(database, JobLimits(), events), Claims(database, JobLimits(), events)
     asked = request_of("acct_1")
     made = await registry.add(asked.model_copy(update={"metadata": {"누가": "나"}}))
     assert (made.request.metadata, made.trained_tokens) == ({"누가": "나"}, None)
@@ -56,6 +58,6 @@ async def test_history_is_told_newest_first_in_pages(database: Database, request
 async def test_a_job_that_was_cancelled_before_it_began_trained_nothing(
     database: Database, request_of: RequestOf
 ) -> None:
-    registry = Registry(database, JobLimits())
+    registry = Registry(database, JobLimits(), events_of(database))
     made = await registry.add(request_of("acct_1"))
     assert (await registry.cancel(made.request.account_id, made.id)).trained_tokens == 0

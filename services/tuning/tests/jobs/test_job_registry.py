@@ -17,6 +17,7 @@ from hunmin_contracts.tuning_jobs import (
     StateEvent,
 )
 from hunmin_kit.data import Database
+from hunmin_kit.testing.events import events_of
 from hunmin_tuning.jobs.claims import Claim, Claims, LeaseLost
 from hunmin_tuning.jobs.registry import JobLimits, Registry
 from hunmin_tuning.jobs.states import Event
@@ -38,8 +39,8 @@ class Jobs:
     def __init__(self, database: Database, **limits: float) -> None:
         self.database = database
         self.limits = JobLimits(**{"retry_delay_s": 0.0, **limits})
-        self.registry = Registry(database, self.limits)
-        self.claims = Claims(database, self.limits)
+        self.registry = Registry(database, self.limits, events_of(database))
+        self.claims = Claims(database, self.limits, events_of(database))
 
     async def take(self) -> Claim:
         claim = await self.claims.take()

@@ -20,6 +20,7 @@ from hunmin_contracts.tuning import TuningTemplate
 from hunmin_contracts.tuning_jobs import CreateJobRequest, JobInfo, JobMetricsRequest
 from hunmin_kit.data import Database
 from hunmin_kit.data.migrations import Chain
+from hunmin_kit.testing.events import events_of
 from hunmin_kit.testing.postgres import fresh_database
 from hunmin_tuning.jobs.backends.local import MARK
 from hunmin_tuning.jobs.backends.pytorchjob.manifest import FOLDER
@@ -53,8 +54,9 @@ class Workshop:
 
     def __init__(self, database: Database, url: str, folder: Path) -> None:
         self.url = url
-        self.claims = Claims(database, LIMITS)
-        self.registry = Registry(database, LIMITS)
+        events = events_of(database)
+        self.claims = Claims(database, LIMITS, events)
+        self.registry = Registry(database, LIMITS, events)
         self.studio = Studio(folder / "jobs", {})
         self.backend = runner_process.new_backend()
 
@@ -344,7 +346,8 @@ class ClusterWorkshop(Workshop):
     def __init__(self, database: Database, url: str, folder: Path, cluster: Any) -> None:
         super().__init__(database, url, folder)
         limits = replace(LIMITS, lease_s=20.0)
-        self.claims, self.registry = Claims(database, limits), Registry(database, limits)
+        events = events_of(database)
+        self.claims, self.registry = Claims(database, limits, events), Registry(database, limits, events)
         self.cluster = cluster
         self.backend = cluster.backend(["python", "-S", f"{FOLDER}/{TRAINER.name}"], grace_s=4)
 
