@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 from fastapi import FastAPI
 from hunmin_contracts.errors import HunminError
+from hunmin_contracts.events import SOFT_PROMPT
 from hunmin_contracts.soft_prompts import IMPORT
 from hunmin_kit.run import Platform, Service, Settings
 from hunmin_kit.run.errors import StartError
@@ -75,6 +76,8 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
             models = await asyncio.get_running_loop().run_in_executor(loader, _load, platform, settings)
     except HunminError as error:
         raise StartError(f"A folder in HUNMIN_GENERATION_MODELS cannot be served. {error.message}") from None
+    from hunmin_kit.events import Hearing
+
     from hunmin_generation import api
     from hunmin_generation.gradients import api as gradients_api
     from hunmin_generation.resolution import Resolver
@@ -98,7 +101,7 @@ async def build(platform: Platform, settings: GenerationSettings) -> AsyncGenera
         app.include_router(api.routes(models, resolver, usage))
         app.include_router(soft_prompts_api.routes(soft_prompts))
         app.include_router(gradients_api.routes(resolver, gradient_models, usage))
-        async with events.running():
+        async with events.running(hearings=[Hearing(SOFT_PROMPT, soft_prompts.hear)]):
             yield app
     finally:
         await gradient_models.close()

@@ -24,6 +24,7 @@ from hunmin_contracts.datasets import (
 )
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId
+from hunmin_contracts.storage import STORAGE, StorageRequest
 from hunmin_contracts.tuning import TuningTemplate
 from hunmin_contracts.tuning_preview import PREVIEW, PreviewRequest
 from hunmin_kit.testing import Running, running
@@ -32,6 +33,7 @@ from hunmin_tuning.datasets.bounds import Bounds
 from hunmin_tuning.datasets.library import Datasets
 from hunmin_tuning.datasets.registry import Registry
 from hunmin_tuning.service import SERVICE
+from sqlalchemy import text
 
 STARTER = Path(__file__).resolve().parents[3] / "training" / "models" / "starter"
 ME, OTHER = AccountId("acct_1"), AccountId("acct_2")
@@ -239,3 +241,48 @@ def test_the_service_starts_without_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'pyarrow')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+class TestStorage:
+    async def stored(self, tuning: Client, account_id: AccountId = ME) -> int:
+        return (await tuning.call(STORAGE, StorageRequest(account_id=account_id))).stored_bytes
+
+    async def send(self, tuning: Client, room: int) -> DatasetInfo:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield TABLE.encode()
+
+        request = UploadRequest(account_id=ME, name="nsmc", filename="a.csv", max_stored_bytes=room)
+        return await tuning.upload(UPLOAD, request, pieces())
+
+    async def test_is_what_files_and_rows_of_the_account_take(self, services: Running, tuning: Client) -> None:
+        assert await self.stored(tuning) == 0
+        info = await upload(tuning, TABLE)
+        blobs = services.platform("tuning").blobs()
+        kept = [await blobs.get(f"datasets/{info.id}/{part}") for part in ("original", "rows")]
+        assert await self.stored(tuning) == sum(map(len, kept))
+        assert await self.stored(tuning, OTHER) == 0
+        await tuning.call(DELETE, named(info.id))
+        assert await self.stored(tuning) == 0
+
+    async def test_of_rows_that_the_release_before_kept_is_measured(self, services: Running, tuning: Client) -> None:
+        await upload(tuning, TABLE)
+        await upload(tuning, TABLE, name="other")
+        size = await self.stored(tuning)
+        database = services.platform("tuning").database()
+        async with database.session() as session:
+            await session.execute(text("UPDATE datasets SET rows_bytes = NULL WHERE name = 'nsmc'"))
+        assert await self.stored(tuning) == size
+        async with database.session() as session:
+            assert (await session.execute(text("SELECT 1 FROM datasets WHERE rows_bytes IS NULL"))).all() == []
+
+    async def test_beyond_what_it_may_take_is_refused_and_nothing_is_kept(self, tuning: Client) -> None:
+        size = (await self.send(tuning, 10**9)) and await self.stored(tuning)
+        await tuning.call(DELETE, named("nsmc"))
+        for room in (size - 1, 10):
+            with pytest.raises(HunminError) as refused:
+                await self.send(tuning, room)
+            assert refused.value.code is ErrorCode.QUOTA_EXCEEDED
+            assert refused.value.details["limit"] == "storage_bytes"
+        assert await self.stored(tuning) == 0
+        await self.send(tuning, size)
+        assert await self.stored(tuning) == size

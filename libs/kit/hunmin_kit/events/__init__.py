@@ -7,6 +7,7 @@ consumers that subscribed (direct.py, kafka_bus.py), where each has its effect i
 """
 
 from hunmin_kit.events.consumer import Subscription
+from hunmin_kit.events.hearing import Hearing
 from hunmin_kit.events.service import Events
 
-__all__ = ["Events", "Subscription"]
+__all__ = ["Events", "Hearing", "Subscription"]

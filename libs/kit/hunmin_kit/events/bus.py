@@ -39,6 +39,14 @@ class Reader(Protocol):
         """Return how many records it has yet to finish; None if another process knows."""
 
 
+class Listener(Protocol):
+    """What one process hears of a topic, whoever else hears it."""
+
+    async def hear(self) -> Sequence[Record]:
+        """Return what came since the last call, or nothing after a short while. The first call is where it begins.
+        Raises UNAVAILABLE while the bus is away, and may lose what comes meanwhile."""
+
+
 class Bus(Protocol):
     """Takes records from relays and gives them to readers."""
 
@@ -52,6 +60,9 @@ class Bus(Protocol):
 
     def reader(self, consumer: str, topic: str) -> AbstractAsyncContextManager[Reader]:
         """Return a reader for the consumer of that name, which is the same in every process that runs it."""
+
+    def listener(self, topic: str) -> AbstractAsyncContextManager[Listener]:
+        """Return what hears, in this process, what is published from now on."""
 
     async def close(self) -> None:
         """Let go of connections and threads."""

@@ -45,13 +45,20 @@ class DirectBus:
     @asynccontextmanager
     async def reader(self, consumer: str, topic: str) -> AsyncGenerator["DirectReader", None]:
         """Read the outbox of the topic's service."""
-        source = topic.split(".")[1].replace("-", "_")
+        source = _source_of(topic)
         lease = Lease(self._database, f"{consumer}/{topic}", lease_s=self._timing.lease_s)
         async with (
             notices(self._database, CHANNEL, payload=source) as heard,
             kept([lease], lease_s=self._timing.lease_s),
         ):
             yield DirectReader(self._database, source, consumer, topic, lease, heard, self._timing)
+
+    @asynccontextmanager
+    async def listener(self, topic: str) -> AsyncGenerator["DirectListener", None]:
+        """Read what is behind the end of the outbox, without a position that is kept."""
+        source = _source_of(topic)
+        async with notices(self._database, CHANNEL, payload=source) as heard:
+            yield DirectListener(self._database, source, topic, heard, self._timing)
 
     async def close(self) -> None:
         """Do nothing: the connections are the database's."""
@@ -103,36 +110,72 @@ class DirectReader:
         """Return how many are behind the position."""
         behind = select(self._outbox.c.number).where(self._outbox.c.topic == self._topic)
         behind = behind.where(self._outbox.c.sequence > self._position()).limit(_COUNTED_LAG)
-        async with self._reading() as session:
+        async with _reading(self._database, self._source, who=self._consumer) as session:
             return int(await session.scalar(select(func.count()).select_from(behind.subquery())) or 0)
 
     async def _read(self) -> list[Delivery]:
         outbox = self._outbox.c
         columns = (outbox.sequence, outbox.topic, outbox.key, outbox.content, outbox.headers)
         first = select(*columns).where(outbox.topic == self._topic, outbox.sequence > self._position())
-        async with self._reading() as session:
+        async with _reading(self._database, self._source, who=self._consumer) as session:
             rows = (await session.execute(first.order_by(outbox.sequence).limit(_RECORDS_AT_ONCE))).all()
         return [
             Delivery(f"{self._source}/{row.sequence}", Record(row.topic, row.key, row.content, row.headers))
             for row in rows
         ]
 
-    @asynccontextmanager
-    async def _reading(self) -> AsyncGenerator[AsyncSession, None]:
-        try:
-            async with self._database.session() as session:
-                yield session
-        except ProgrammingError as error:
-            if getattr(error.orig, "sqlstate", None) not in _NO_TABLE:
-                raise
-            raise HunminError(
-                ErrorCode.UNAVAILABLE,
-                f"The schema {self._source} has no events yet, of which {self._consumer} reads. Run `hunmin migrate`.",
-            ) from error
-
     def _position(self) -> ColumnElement[int]:
         mine = and_(POSITIONS.c.consumer == self._consumer, POSITIONS.c.topic == self._topic)
         return func.coalesce(select(POSITIONS.c.sequence).where(mine).scalar_subquery(), 0)
+
+
+class DirectListener:
+    """Hears one topic."""
+
+    def __init__(self, database: Database, source: str, topic: str, heard: Notices, timing: Timing) -> None:
+        self._database = database
+        self._outbox = OUTBOX.to_metadata(MetaData(), schema=source)
+        self._source = source
+        self._topic = topic
+        self._heard = heard
+        self._timing = timing
+        self._last: int | None = None  # the sequence of what was heard last; None: it has not begun
+
+    async def hear(self) -> Sequence[Record]:
+        """Return what is behind that; wait for it a while."""
+        outbox = self._outbox.c
+        async with _reading(self._database, self._source, who="a process") as session:
+            if self._last is None:
+                end = select(func.coalesce(func.max(outbox.sequence), 0)).where(outbox.topic == self._topic)
+                self._last = int(await session.scalar(end) or 0)
+                return []
+            columns = (outbox.sequence, outbox.topic, outbox.key, outbox.content, outbox.headers)
+            behind = select(*columns).where(outbox.topic == self._topic, outbox.sequence > self._last)
+            rows = (await session.execute(behind.order_by(outbox.sequence).limit(_RECORDS_AT_ONCE))).all()
+        if not rows:
+            await self._heard.wait(within_s=self._timing.poll_s)
+            return []
+        self._last = int(rows[-1].sequence)
+        return [Record(row.topic, row.key, row.content, row.headers) for row in rows]
+
+
+@asynccontextmanager
+async def _reading(database: Database, source: str, *, who: str) -> AsyncGenerator[AsyncSession, None]:
+    try:
+        async with database.session() as session:
+            yield session
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) not in _NO_TABLE:
+            raise
+        raise HunminError(
+            ErrorCode.UNAVAILABLE,
+            f"The schema {source} has no events yet, of which {who} reads. Run `hunmin migrate`.",
+        ) from error
+
+
+def _source_of(topic: str) -> str:
+    """Return the schema of the service whose topic it is."""
+    return topic.split(".")[1].replace("-", "_")
 
 
 def _sequence(delivery: Delivery) -> int:

@@ -63,6 +63,15 @@ class KafkaBus:
         finally:
             await reader.close()
 
+    @asynccontextmanager
+    async def listener(self, topic: str) -> AsyncGenerator["KafkaListener", None]:
+        """Read every partition from its end, as a member of no group."""
+        listener = KafkaListener(self._servers, topic)
+        try:
+            yield listener
+        finally:
+            await listener.close()
+
     async def close(self) -> None:
         """Close the producer. What is on its way then has not arrived, as far as anybody knows."""
         if self._producer is not None:
@@ -136,7 +145,7 @@ class KafkaReader:
     def _read(self) -> Sequence[Batch]:
         with self._dropping():
             if self._consumer is None:
-                self._consumer = self._new_consumer()
+                self._consumer = _new_consumer(self._servers, self._topic, group=self._group, begin="earliest")
             for partition, offset in self._unfinished.items():
                 if partition in self._consumer.assignment():
                     self._consumer.seek(partition, offset)
@@ -174,20 +183,6 @@ class KafkaReader:
         known = self._unfinished.get(partition)
         return int(known if known is not None else self._consumer.position(partition, timeout_ms=_REQUEST_MS))
 
-    def _new_consumer(self) -> Any:
-        return KafkaConsumer(
-            self._topic,
-            bootstrap_servers=self._servers,
-            bootstrap_timeout_ms=_CONNECT_MS,
-            group_id=self._group,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
-            metadata_max_age_ms=_METADATA_MS,
-            session_timeout_ms=_SESSION_MS,
-            request_timeout_ms=_REQUEST_MS,
-        )
-
     def _drop(self) -> None:
         consumer, self._consumer = self._consumer, None
         self._unfinished.clear()
@@ -203,6 +198,55 @@ class KafkaReader:
             except KafkaError:
                 self._drop()
                 raise
+
+
+class KafkaListener:
+    """Reads every partition of a topic, and commits nothing."""
+
+    def __init__(self, servers: list[str], topic: str) -> None:
+        self._servers = servers
+        self._topic = topic
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-listener")
+        self._consumer: Any = None
+
+    async def hear(self) -> Sequence[Record]:
+        """Return what comes next, or nothing after half a second."""
+        return await _in(self._thread, self._hear)
+
+    async def close(self) -> None:
+        """Close the client."""
+        await _last_in(self._thread, self._drop)
+
+    def _hear(self) -> Sequence[Record]:
+        with _as_hunmin_errors(self._servers):
+            try:
+                if self._consumer is None:
+                    self._consumer = _new_consumer(self._servers, self._topic, group=None, begin="latest")
+                polled = self._consumer.poll(timeout_ms=_POLL_MS, max_records=_RECORDS_AT_ONCE)
+            except KafkaError:
+                self._drop()
+                raise
+        return [_delivery(message).record for messages in polled.values() for message in messages]
+
+    def _drop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close(autocommit=False, timeout_ms=_CONNECT_MS)
+
+
+def _new_consumer(servers: list[str], topic: str, *, group: str | None, begin: str) -> Any:
+    return KafkaConsumer(
+        topic,
+        bootstrap_servers=servers,
+        bootstrap_timeout_ms=_CONNECT_MS,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset=begin,
+        allow_auto_create_topics=False,
+        metadata_max_age_ms=_METADATA_MS,
+        session_timeout_ms=_SESSION_MS,
+        request_timeout_ms=_REQUEST_MS,
+    )
 
 
 def create_topics(

@@ -1,7 +1,7 @@
 """What a service has of events: it tells them, and it subscribes to topics."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from hunmin_kit.data.database import Database
 from hunmin_kit.events.bus import Bus
 from hunmin_kit.events.consumer import Consumer, Subscription
+from hunmin_kit.events.hearing import Hearing
 from hunmin_kit.events.lease import Lease
 from hunmin_kit.events.outbox import Outbox
 from hunmin_kit.events.record import record_of
@@ -51,12 +52,15 @@ class Events:
         await self.outbox.put(session, record)
 
     @asynccontextmanager
-    async def running(self, *subscriptions: Subscription[Any]) -> AsyncGenerator[None, None]:
-        """Relay what is told and consume what is subscribed to, as long as the block lasts."""
+    async def running(
+        self, *subscriptions: Subscription[Any], hearings: Sequence[Hearing[Any]] = ()
+    ) -> AsyncGenerator[None, None]:
+        """Relay what is told, consume what is subscribed to and hear what is heard, as long as the block lasts."""
         lease = Lease(self._database, "relay", lease_s=self._timing.lease_s)
         relay = Relay(self.outbox, self._bus, lease, timing=self._timing, metrics=self._metrics)
         tasks = [asyncio.create_task(relay.run()), asyncio.create_task(self._watch())]
         tasks += [asyncio.create_task(self._consumer(subscription).run()) for subscription in subscriptions]
+        tasks += [asyncio.create_task(hearing.run(self._bus, timing=self._timing)) for hearing in hearings]
         for task in tasks:
             task.add_done_callback(_log_end)
         try:

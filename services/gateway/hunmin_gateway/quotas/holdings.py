@@ -4,7 +4,6 @@ They are reservations as any (quotas/statements.py), under the id of what holds 
 """
 
 import asyncio
-from typing import Any
 
 import structlog
 from hunmin_contracts.errors import ErrorCode, HunminError
@@ -62,7 +61,8 @@ class Holdings:
     """Writes to the end, also while the database restarts and whoever asked is cancelled. `finish` it at last."""
 
     def __init__(self, database: Database) -> None:
-        self._writes = LastingWrites(database)
+        self._database = database
+        self._writes = LastingWrites()
 
     async def keep(self, holder: str) -> None:
         """Hold until it is given back: what holds it is there, and its lease ends no more."""
@@ -82,8 +82,9 @@ class Holdings:
         await self._writes.finish()
 
     async def _write(self, statement: TextClause, holder: str) -> None:
-        async def write(session: AsyncSession) -> Any:
-            return await session.execute(statement, {"holder": holder})
+        async def write() -> None:
+            async with self._database.session() as session:
+                await session.execute(statement, {"holder": holder})
 
         writing = self._writes.start(
             write, on_loss=lambda error: _log.error("quota.holding.lost", holder=holder, exc_info=error)

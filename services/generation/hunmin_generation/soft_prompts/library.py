@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from hunmin_contracts.errors import ErrorCode, HunminError
+from hunmin_contracts.events import Envelope, SoftPromptChanged
 from hunmin_contracts.generation import ModelInfo
 from hunmin_contracts.ids import AccountId, new_soft_prompt_id
 from hunmin_contracts.soft_prompts import (
@@ -28,7 +29,7 @@ from hunmin_modeling.soft_prompt import SoftPromptRows, check_file, read_file, w
 from hunmin_text.prompt_template import resolve_slots
 from torch import Tensor
 
-from hunmin_generation.soft_prompts.registry import Registry
+from hunmin_generation.soft_prompts.registry import Change, Registry
 from hunmin_generation.soft_prompts.residents import Residents
 
 
@@ -113,6 +114,11 @@ class SoftPrompts:
         info = await self._registry.remove(account_id, reference, force=force)
         self._residents.forget(info.id)
         await self._blobs.delete(_key(info.id))
+
+    def hear(self, event: Envelope[SoftPromptChanged]) -> None:
+        """Let the rows of a version go that was deleted by another process; what a name means is asked at each use."""
+        if event.data.change == Change.DELETED:
+            self._residents.forget(event.data.soft_prompt_id)
 
     async def stored_bytes(self, account_id: AccountId) -> int:
         """Return how much an account's soft prompts take."""

@@ -1,6 +1,6 @@
 """Which soft prompts there are: the only statements on their tables. It knows neither files nor tensors."""
 
-from collections.abc import Collection
+from enum import StrEnum
 from typing import Any
 
 from hunmin_contracts.errors import ErrorCode, HunminError
@@ -18,6 +18,14 @@ from hunmin_generation.tables import SoftPrompt, SoftPromptNames
 _VERSIONS = Versions(SoftPrompt, SoftPromptNames, noun="soft prompt", order=[SoftPrompt.is_promoted.desc()])
 
 
+class Change(StrEnum):
+    """What happens to a version, as other services are told."""
+
+    IMPORTED = "imported"
+    PROMOTED = "promoted"
+    DELETED = "deleted"
+
+
 class Registry:
     """Versions by account and name. Every method is one transaction, which tells other services what it changes."""
 
@@ -32,7 +40,7 @@ class Registry:
             if row is None:
                 row = (await session.scalars(_of_job(account_id, values["job_id"]))).one()
             else:
-                await self._tell(session, row, "imported")
+                await self._tell(session, row, Change.IMPORTED)
             return _info(row)
 
     async def find_of_job(self, account_id: AccountId, job_id: JobId) -> SoftPromptInfo | None:
@@ -73,7 +81,7 @@ class Registry:
             row = await session.scalar(promoted.returning(SoftPrompt))
             if row is None:
                 raise _VERSIONS.unknown(reference)
-            await self._tell(session, row, "promoted")
+            await self._tell(session, row, Change.PROMOTED)
             return _info(row)
 
     async def remove(self, account_id: AccountId, reference: str, *, force: bool = False) -> SoftPromptInfo:
@@ -88,13 +96,8 @@ class Registry:
                     param="reference",
                 )
             await session.delete(row)
-            await self._tell(session, row, "deleted")
+            await self._tell(session, row, Change.DELETED)
             return _info(row)
-
-    async def kept(self, ids: Collection[str]) -> set[str]:
-        """Return those of these ids that are there."""
-        async with self._database.session() as session:
-            return set(await session.scalars(select(SoftPrompt.id).where(SoftPrompt.id.in_(ids))))
 
     async def stored_bytes(self, account_id: AccountId) -> int:
         """Return the bytes of all files of an account."""
@@ -102,7 +105,7 @@ class Registry:
         async with self._database.session() as session:
             return int(await session.scalar(total) or 0)
 
-    async def _tell(self, session: AsyncSession, row: SoftPrompt, change: str) -> None:
+    async def _tell(self, session: AsyncSession, row: SoftPrompt, change: Change) -> None:
         told = SoftPromptChanged(
             soft_prompt_id=SoftPromptId(row.id),
             account_id=AccountId(row.account_id),
