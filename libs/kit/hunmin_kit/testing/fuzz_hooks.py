@@ -34,6 +34,7 @@ def write_head_and_file(context: Any, value: Any) -> bytes:
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Name what exists in half of the valid requests, and ask for no more than there is time for."""
+    _spare(case.path_parameters)
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     # What a link has brought, is there; and what is deleted is not there for the next.
@@ -53,6 +54,13 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
     """Let pass that a valid request is refused for what no schema can say."""
     text = response.content.decode(errors="replace")
     return type(failure).__name__ != "RejectedPositiveData" or not any(part in text for part in _PLAN["refusals"])
+
+
+def _spare(part: Any) -> None:
+    """Put another of its kind where a path names what is to be spared: a link may have brought it."""
+    for name, value in part.items() if isinstance(part, MutableMapping) else ():
+        if value in _PLAN["spared"]:
+            part[name] = _PLAN["known"][name][0]
 
 
 def _name(part: MutableMapping[str, Any], number: int) -> None:

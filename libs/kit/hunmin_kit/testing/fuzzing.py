@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-EXAMPLES = 5
+EXAMPLES = 3
 PHASES = "fuzzing,stateful"
 _HOOKS = Path(__file__).with_name("fuzz_hooks.py")
 _PLAN = "FUZZ_PLAN"
@@ -25,6 +25,7 @@ class FuzzPlan:
     """What a file cannot say of a service. Every exception has its reason.
 
     `known`: values that exist, by the name of a field or parameter; half of the valid requests have one of them.
+    `spared`: values that no path is to name, such as the caller's own key: it would have to be made anew.
     `bounds`: numbers that are cut to what a test has time for, by the name of a field.
     `refusals`: what a valid request may be refused for, as a part of the answer's text, and why no schema says so.
     `unchecked`: checks that are left out, by operation (`POST /v1/jobs`) or, as `*`, everywhere, and why.
@@ -32,6 +33,7 @@ class FuzzPlan:
     """
 
     known: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    spared: Sequence[str] = ()
     bounds: Mapping[str, int] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
     unchecked: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -42,7 +44,7 @@ async def fuzz(url: str, plan: FuzzPlan, folder: Path, *, headers: Mapping[str, 
     """Fail with schemathesis's own report unless every answer of the service at `url` is what its file says."""
     config = folder / "schemathesis.toml"
     config.write_text(_configuration(plan))
-    values = {"known": plan.known, "bounds": plan.bounds, "refusals": list(plan.refusals)}
+    values = {"known": plan.known, "spared": plan.spared, "bounds": plan.bounds, "refusals": list(plan.refusals)}
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
         f"--config-file={config}",

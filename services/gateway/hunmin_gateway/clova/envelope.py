@@ -2,7 +2,7 @@
 
 from typing import Any, Generic, TypeVar
 
-from hunmin_contracts.errors import ErrorCode, HunminError, Problem
+from hunmin_contracts.errors import ERRORS, ErrorCode, HunminError, Problem
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
@@ -70,6 +70,11 @@ def is_clova(path: str) -> bool:
 def clova_error(code: ErrorCode, number: str, message: str, **details: Any) -> HunminError:
     """Return an error that has a number of its own in this dialect."""
     return HunminError(code, message, **{_DETAIL: number}, **details)
+
+
+def status_of(code: ErrorCode) -> int:
+    """Return the HTTP status that a code of ours has in this dialect."""
+    return int(_CODES[code][:3]) if code in _CODES else ERRORS[code].status
 
 
 def error_body(problem: Problem) -> Envelope[None]:

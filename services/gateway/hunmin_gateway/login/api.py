@@ -35,6 +35,10 @@ async def _session_of(request: Request, parts: LoginDep) -> Session:
 
 
 SessionDep = Annotated[Session, Depends(_session_of)]
+# What cookies.safe_path lets pass; it says so itself.
+ReturnTo = Annotated[
+    str, Query(json_schema_extra={"pattern": r"^/([ -.0-\[\]-~][ -\[\]-~]*)?$", "maxLength": cookies.LONGEST_PATH})
+]
 
 
 class SessionInfo(Schema):
@@ -64,7 +68,7 @@ class PasswordChange(Schema):
 
 
 @router.get("/login", status_code=_SEE_OTHER, response_class=RedirectResponse, summary="Log in with a browser")
-async def login(request: Request, parts: LoginDep, return_to: str = "/") -> RedirectResponse:
+async def login(request: Request, parts: LoginDep, return_to: ReturnTo = "/") -> RedirectResponse:
     """Send the browser to the page of login, and afterwards to the path `return_to`."""
     cookies.check_transport(URL(parts.url(request, "/")))
     path = cookies.safe_path(return_to)

@@ -15,7 +15,7 @@ from hunmin_gateway.login.seal import START_LIFE_S
 SESSION = "__Host-hunmin"
 _START = "__Host-hunmin-login-"  # and the beginning of the login's state: two tabs may log in at a time
 _SHOWN_LETTERS = 8
-_LONGEST_PATH = 2000
+LONGEST_PATH = 2000
 
 
 def session_header(secret: str, *, max_age_s: int) -> str:
@@ -65,7 +65,7 @@ def check_transport(url: URL) -> None:
 def safe_path(return_to: str) -> str:
     """Return a path within the studio, for a browser to go to; INVALID_PARAMETER if it leads anywhere else."""
     is_path = return_to.startswith("/") and not return_to.startswith("//") and "\\" not in return_to
-    if is_path and len(return_to) <= _LONGEST_PATH and return_to.isascii() and return_to.isprintable():
+    if is_path and len(return_to) <= LONGEST_PATH and return_to.isascii() and return_to.isprintable():
         return return_to
     raise HunminError(
         ErrorCode.INVALID_PARAMETER,
