@@ -17,6 +17,7 @@ from hunmin_contracts.gradients import GradientRequest
 from hunmin_contracts.ids import RequestId, UsageId, new_usage_id
 from hunmin_contracts.quotas import Purpose
 from hunmin_contracts.usage import CallOrigin
+from hunmin_kit.observe.tracing import current_trace_id
 
 from hunmin_gateway.principal import Principal
 
@@ -108,6 +109,7 @@ class Exchange(Generic[RequestT]):
     id: UsageId = field(default_factory=new_usage_id)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     meter: Meter = field(default_factory=Meter)
+    trace_id: str | None = field(default_factory=current_trace_id)
 
     @property
     def purpose(self) -> Purpose:

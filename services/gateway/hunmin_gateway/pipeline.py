@@ -104,6 +104,7 @@ class Settlement:
                 started_at=exchange.started_at,
                 duration_s=(datetime.now(UTC) - exchange.started_at).total_seconds(),
                 batch_id=exchange.principal.batch_id,
+                trace_id=exchange.trace_id,
             )
         )
 

@@ -28,3 +28,4 @@ class UsageRecord:
     duration_s: float
     corrects: UsageId | None = None  # the row that this one adds to, since the engine has told more than was known then
     batch_id: BatchId | None = None
+    trace_id: str | None = None
