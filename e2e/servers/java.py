@@ -51,7 +51,7 @@ def cached(name: str, *commands: Sequence[str]) -> Path:
         if not folder.exists():
             unfinished = CACHE / f"{name}.new"
             shutil.rmtree(unfinished, ignore_errors=True)
-            print(f"servers: bringing {name} into {CACHE}", flush=True)
+            sys.stderr.write(f"servers: bringing {name} into {CACHE}\n")
             for command in commands:
                 subprocess.run([part.replace("{}", str(unfinished)) for part in command], check=True)
             unfinished.rename(folder)

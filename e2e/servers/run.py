@@ -48,7 +48,10 @@ def main(command: Sequence[str]) -> int:
     wanted = [name for name in _SERVERS if name not in os.environ]
     missing = missing_tools()
     if wanted and missing:
-        print(f"servers: without {' and '.join(missing)} none is started for {', '.join(wanted)}: tests are skipped")
+        print(
+            f"servers: without {' and '.join(missing)} none is started for {', '.join(wanted)}: tests are skipped",
+            flush=True,
+        )
         wanted = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hunmin-servers-")))
