@@ -11,7 +11,7 @@ SOURCES := libs services training e2e
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
+.PHONY: help setup run demo key test test-e2e-all fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +47,12 @@ key: .venv/.synced ## make another API key for the studio in HUNMIN_HOME (NAME=â
 	@$(BIN)/hunmin keys create $(NAME)
 
 # As many workers as cores, and a thread for each: teams of threads on the same cores wait for one another.
+# Kafka, S3 and Keycloak are started beside them, where Java and Maven are there and the environment names no others.
 test: setup ## set everything up and run all tests
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python e2e/servers/run.py $(BIN)/pytest --numprocesses logical --dist loadgroup
+
+test-e2e-all: setup ## the e2e suite on both buses with both identity providers, in all four combinations
+	@OMP_NUM_THREADS=1 E2E_STUDIOS=all $(BIN)/python e2e/servers/run.py $(BIN)/pytest --numprocesses logical --dist loadgroup e2e
 
 test-data: setup ## the tests that need real data: HUNMIN_DATA=folder make test-data
 	@test -n "$${HUNMIN_DATA:-}" || { echo "set HUNMIN_DATA to the folder that holds text/ and nsmc/"; exit 2; }

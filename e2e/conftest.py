@@ -1,10 +1,11 @@
 """The studio that the e2e tests see: a URL and a key.
 
-By default each mode is started here, once a session: one process, and a process per service. E2E_URL and E2E_KEY name a
-studio that runs elsewhere, such as a cluster's; then only that one is tested. E2E_MODEL names the model to ask for.
+By default one is started here for each way to run it (ways.py), once a session. E2E_URL and E2E_KEY name a studio that
+runs elsewhere, such as a cluster's; then only that one is tested. E2E_MODEL names the model to ask for.
 """
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from studio_process import MODES, STARTER, StudioProcess, model_environ, new_key, studio_process
+from collector import Collector
+from hunmin_kit.testing.keycloak import KeycloakRealm
+from studio_process import SERVICES, STARTER, StudioProcess, free_ports, model_environ, new_key, studio_process
+from ways import WAYS, Way, blobs_environ, kafka_environ, lacking, people, realm_environ
 
 # Jobs go on at once after a kill, and as often as it takes.
 JOBS_ENVIRON = {
@@ -50,11 +54,50 @@ class Studio:
         return response.json()["data"]
 
 
+def pytest_report_header() -> str:
+    """Say what the suite runs on, and what it does not for lack of a server."""
+    if "E2E_URL" in os.environ:
+        return f"e2e: the studio at {os.environ['E2E_URL']}"
+    without = f"; without {', '.join(lacking())}" if lacking() else ""
+    return f"e2e: {'; '.join(map(str, WAYS.values()))}{without}"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker of pytest-xdist run all tests of a mode: its studio is started once."""
+    """Let one worker of pytest-xdist run all tests of a way: its studio is started once, and may wait for Keycloak."""
     for item in items:
-        if isinstance(item, pytest.Function) and "process" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group(f"e2e-{item.callspec.params['process']}"))
+        if isinstance(item, pytest.Function) and "way" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(f"e2e-{item.callspec.params['way']}"))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session", params=["given"] if "E2E_URL" in os.environ else WAYS)
+def way(request: pytest.FixtureRequest) -> Way | None:
+    """How the studio is run; None if it runs elsewhere."""
+    return WAYS.get(request.param)
+
+
+@pytest.fixture(scope="session")
+def ports() -> dict[str, int]:
+    """Where each of its services listens."""
+    return dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+
+
+@pytest.fixture(scope="session")
+def realm(way: Way | None, ports: dict[str, int]) -> Iterator[KeycloakRealm | None]:
+    """The realm of its people; None if it knows them itself, or runs elsewhere."""
+    if way is None:
+        yield None
+        return
+    with people(way, f"http://127.0.0.1:{ports['gateway']}") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    """Where it sends its spans."""
+    with Collector() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
@@ -68,22 +111,26 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["given"] if "E2E_URL" in os.environ else MODES)
+@pytest.fixture(scope="session")
 def process(
-    request: pytest.FixtureRequest, model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    way: Way | None,
+    ports: dict[str, int],
+    realm: KeycloakRealm | None,
+    collector: Collector,
+    model_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[StudioProcess | None]:
-    """A started studio, in each mode; None if it runs elsewhere."""
-    if request.param == "given":
+    """A started studio, in each way; None if it runs elsewhere."""
+    if way is None:
         yield None
         return
-    made = StudioProcess(
-        tmp_path_factory.mktemp(request.param),
-        new_key(),
-        one_process=request.param == MODES[0],
-        environ=model_environ(model_folder) | JOBS_ENVIRON,
-    )
-    with studio_process(made):
-        yield made
+    home = tmp_path_factory.mktemp(way.name)
+    environ = model_environ(model_folder) | JOBS_ENVIRON | collector.environ | realm_environ(realm)
+    environ |= blobs_environ(way, f"e2e-{secrets.token_hex(4)}")
+    with kafka_environ(way, home / "kafka") as bus:
+        made = StudioProcess(home, new_key(), one_process=way.one_process, environ=environ | bus, ports=ports)
+        with studio_process(made):
+            yield made
 
 
 @pytest.fixture(scope="session")

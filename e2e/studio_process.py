@@ -20,7 +20,6 @@ import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STARTER = REPOSITORY / "training" / "models" / "starter"
-MODES = ("one-process", "process-per-service")
 SERVICES = ("tokenizer", "generation", "tuning", "gateway")  # in the order of their needs
 START_TIMEOUT_S = 90  # a first start on a busy machine makes a database and loads a model
 STOP_TIMEOUT_S = 45
@@ -56,6 +55,8 @@ class StudioProcess:
         """Start it; return the seconds until every open port was ready."""
         self.home.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
+        if "HUNMIN_KAFKA_SERVERS" in self.environ:
+            self.hunmin("topics")
         for name in ("all",) if self.one_process else SERVICES:
             self._processes.append(self._new_process(name))
         opened = ("gateway",) if self.one_process else SERVICES
@@ -63,6 +64,14 @@ class StudioProcess:
         for name in opened:
             self._wait_until_ready(name, deadline)
         return time.monotonic() - started
+
+    def hunmin(self, *arguments: str) -> str:
+        """Run a command of the operator's, which reads the same settings; return what it printed."""
+        command = [str(Path(sys.executable).with_name("hunmin")), *arguments]
+        done = subprocess.run(command, env=self._environ(), cwd=self.home, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"hunmin {' '.join(arguments)} failed:\n{done.stderr}")
+        return done.stdout
 
     def kill_one(self, service: str) -> None:
         """End the process of one service at once, where each has its own."""

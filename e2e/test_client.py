@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from studio_process import MODES, REPOSITORY
+from studio_process import REPOSITORY
+from ways import ONE_PROCESS
 
 EXAMPLE = REPOSITORY / "libs" / "client" / "examples" / "sentiment.py"
 REVIEWS = {
@@ -21,7 +22,7 @@ TIMEOUT_S = 300
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
-@pytest.mark.parametrize("process", MODES[:1], indirect=True)
+@pytest.mark.parametrize("way", [ONE_PROCESS.name], indirect=True)
 def test_its_example_learns_and_serves_what_it_learnt(studio, tmp_path: Path):
     path = tmp_path / "ratings.txt"
     lines = [f"0\t{text}{end}\t{label}\n" for label, texts in REVIEWS.items() for text in texts for end in ENDINGS]

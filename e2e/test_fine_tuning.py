@@ -2,13 +2,9 @@
 
 import csv
 import json
-import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import openai
 import pytest
@@ -155,11 +151,8 @@ def test_another_account_finds_neither_file_nor_job(client, studio, process):
     file = client.files.create(file=file_of(PAIRS), purpose="fine-tune")
     job = client.fine_tuning.jobs.create(model=studio.model, training_file=file.id, hyperparameters={"n_epochs": 1})
     client.fine_tuning.jobs.cancel(job.id)
-    hunmin = str(Path(sys.executable).with_name("hunmin"))
-    command = [hunmin, "keys", "create", "e2e", "--account", secrets.token_hex(6)]
-    environ = os.environ | dict(process.environ) | {"HUNMIN_HOME": str(process.home)}
-    made = subprocess.run(command, env=environ, cwd=process.home, check=True, capture_output=True, text=True)
-    with studio.client(made.stdout.split()[-1]) as other:
+    made = process.hunmin("keys", "create", "e2e", "--account", secrets.token_hex(6))
+    with studio.client(made.split()[-1]) as other:
         jobs = other.fine_tuning.jobs
         for call, named in (
             (other.files.retrieve, file.id),

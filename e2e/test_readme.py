@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from studio_process import MODES
+from ways import ONE_PROCESS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 ADDRESS = re.compile(r"http://(?:localhost|127\.0\.0\.1):8080")
@@ -16,7 +16,7 @@ EXPORT = re.compile(r"export (\w+)=hm_")
 LANGUAGES = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 
-@pytest.mark.parametrize("process", MODES[:1], indirect=True)
+@pytest.mark.parametrize("way", [ONE_PROCESS.name], indirect=True)
 def test_its_requests_work_as_written(studio):
     requests = [(kind, code) for kind, code in _blocks(README.read_text(encoding="utf-8")) if _is_request(code)]
     assert {kind for kind, _ in requests} == {"bash", "python"}

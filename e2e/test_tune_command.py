@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from studio_process import MODES
+from ways import ONE_PROCESS
 
 HUNMIN = str(Path(sys.executable).with_name("hunmin"))
 WORDS = {"1": ("정말 재미있다", "최고의 감동", "또 보고 싶다"), "0": ("너무 지루하다", "시간이 아깝다", "돈이 아깝다")}
@@ -24,7 +24,7 @@ PATIENCE_S = 600  # on a busy machine
 
 pytestmark = [
     pytest.mark.timeout(PATIENCE_S + 60),
-    pytest.mark.parametrize("process", MODES[:1], indirect=True),  # a client sees the gateway alone
+    pytest.mark.parametrize("way", [ONE_PROCESS.name], indirect=True),  # a client sees the gateway alone
 ]
 
 

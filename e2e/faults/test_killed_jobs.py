@@ -8,12 +8,13 @@ from itertools import count
 import httpx
 import pytest
 from tuning_jobs import FAST, JOBS, created, ended, plan, told, trainers, uploaded, wait_until
+from ways import PROCESS_PER_SERVICE
 
 
 @pytest.mark.skipif(
     "E2E_URL" in os.environ, reason="the processes of a studio that runs elsewhere are not ours to kill"
 )
-@pytest.mark.parametrize("process", ["process-per-service"], indirect=True)
+@pytest.mark.parametrize("way", [PROCESS_PER_SERVICE.name], indirect=True)
 def test_a_job_that_is_killed_again_and_again_ends_like_one_that_was_not(http, studio, process):
     dataset = uploaded(http)
     long = FAST | {"epochs": 24, "batch_size": 4, "patience": None}

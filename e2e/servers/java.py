@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,27 +25,25 @@ def missing_tools() -> list[str]:
 def jars(pom: Path) -> Path:
     """Return the folder of the jars that `pom` names; they are fetched once for each content of it."""
     name = f"{pom.parent.name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
-    return cached(
-        name,
-        [
-            "mvn",
-            "-B",
-            "-q",
-            "-Dstyle.color=never",
-            "-f",
-            str(pom),
-            _COPY,
-            "-DincludeScope=runtime",
-            "-DoutputDirectory={}",
-        ],
-    )
+    arguments = ["-f", str(pom), f"{_DEPENDENCIES}:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory={}"]
+    return cached(name, [*_MAVEN, *arguments])
 
 
-_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+def unpacked(artifact: str, *commands: Sequence[str]) -> Path:
+    """Return the folder of the archive `artifact`, unpacked once; `commands` were run on it, `{}` being the folder."""
+    _, name, version, kind = artifact.split(":")
+    archive = f"{{}}/{name}-{version}.{kind}"
+    bring = [*_MAVEN, f"{_DEPENDENCIES}:copy", f"-Dartifact={artifact}", "-DoutputDirectory={}"]
+    unpack = [sys.executable, "-m", "zipfile", "-e", archive, "{}"]
+    return cached(f"{name}-{version}", bring, unpack, ["rm", archive], *commands)
 
 
-def cached(name: str, command: Sequence[str]) -> Path:
-    """Return the folder `name` of the cache; `command` fills `{}` if it is not there, in one process of several."""
+_MAVEN = ("mvn", "-B", "-q", "-Dstyle.color=never")
+_DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+
+
+def cached(name: str, *commands: Sequence[str]) -> Path:
+    """Return the folder `name` of the cache; `commands` fill `{}` if it is not there, in one process of several."""
     folder = CACHE / name
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as lock:
@@ -52,7 +51,9 @@ def cached(name: str, command: Sequence[str]) -> Path:
         if not folder.exists():
             unfinished = CACHE / f"{name}.new"
             shutil.rmtree(unfinished, ignore_errors=True)
-            subprocess.run([part.replace("{}", str(unfinished)) for part in command], check=True)
+            sys.stderr.write(f"servers: bringing {name} into {CACHE}\n")
+            for command in commands:
+                subprocess.run([part.replace("{}", str(unfinished)) for part in command], check=True)
             unfinished.rename(folder)
     return folder
 

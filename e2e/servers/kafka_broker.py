@@ -47,9 +47,18 @@ class KafkaBroker:
         self._format()
         self._process = Process(self._java("kafka.Kafka"), port=port, log=folder / "broker.log")
 
-    def start(self) -> None:
+    @property
+    def environ(self) -> dict[str, str]:
+        """What tests read."""
+        return {"TEST_KAFKA": self.servers}
+
+    def start(self, *, wait: bool = True) -> None:
         """Start it, for the first time or again."""
-        self._process.start()
+        self._process.start(wait=wait)
+
+    def wait(self) -> None:
+        """Return once it answers."""
+        self._process.wait()
 
     def kill(self) -> None:
         """End it at once."""

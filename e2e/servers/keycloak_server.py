@@ -1,23 +1,44 @@
-"""A Keycloak for tests, by the scripts beside it. It keeps its data in memory: each start is a new one."""
+"""A Keycloak on a port of its own. It keeps its data in memory: each start is a new one."""
 
-import subprocess
+import secrets
 from pathlib import Path
 
-_SCRIPTS = Path(__file__).parent / "keycloak"
+from servers.java import Process, unpacked
+from studio_process import free_ports
+
+_VERSION = "26.7.3"
+_ARCHIVE = f"org.keycloak:keycloak-quarkus-dist:{_VERSION}:zip"
+_USER = "admin"
 
 
 class KeycloakServer:
-    """One server on a free port; its log is in `folder`."""
+    """A server whose log lies in `folder`. `environ` is what tests read."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.environ: dict[str, str] = {}  # what tests read: TEST_KEYCLOAK, TEST_KEYCLOAK_ADMIN
+        (port,) = free_ports(1)
+        url, password = f"http://127.0.0.1:{port}", secrets.token_urlsafe(24)
+        self.environ = {"TEST_KEYCLOAK": url, "TEST_KEYCLOAK_ADMIN": f"{_USER}:{password}"}
+        folder.mkdir(parents=True, exist_ok=True)
+        # Built once, and not at each start: that is half of the time.
+        script = f"keycloak-{_VERSION}/bin/kc.sh"
+        home = unpacked(_ARCHIVE, ["bash", f"{{}}/{script}", "build", "--db=dev-mem"])
+        listening = ["--http-enabled=true", "--http-host=127.0.0.1", f"--http-port={port}", f"--hostname={url}"]
+        own = {
+            "KC_BOOTSTRAP_ADMIN_USERNAME": _USER,
+            "KC_BOOTSTRAP_ADMIN_PASSWORD": password,
+            "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m",
+        }
+        command = ["bash", str(home / script), "start", "--optimized", *listening]
+        self._process = Process(command, port=port, log=folder / "keycloak.log", environ=own)
 
-    def start(self) -> None:
-        """Start it, and wait until it answers; the first time on a machine it is fetched and built."""
-        done = subprocess.run([_SCRIPTS / "start", self._folder], check=True, stdout=subprocess.PIPE, text=True)
-        self.environ = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    def start(self, *, wait: bool = True) -> None:
+        """Start it. It takes a minute: `hunmin_kit.testing.keycloak` waits for it where a test needs it."""
+        self._process.start(wait=wait)
+
+    def wait(self) -> None:
+        """Return once it answers."""
+        self._process.wait()
 
     def stop(self) -> None:
         """End it."""
-        subprocess.run([_SCRIPTS / "stop", self._folder], check=True)
+        self._process.stop()

@@ -2,7 +2,7 @@
 
 It finds them in TEST_KAFKA=host:port, TEST_S3=http://KEY:SECRET@host:port/BUCKET, and TEST_KEYCLOAK=http://host:port
 with TEST_KEYCLOAK_ADMIN=user:password. A server that the environment names already is used, and none is started; where
-Java or Maven is missing none can be, and their tests are skipped.
+Java or Maven is missing none can be, and their tests are skipped. The servers end when the command does.
 """
 
 import os
@@ -10,64 +10,77 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from servers.java import missing_tools
 from servers.kafka_broker import KafkaBroker
 from servers.keycloak_server import KeycloakServer
-from servers.s3_server import BUCKET, S3Server
+from servers.s3_server import S3Server
 
 
-def keycloak(folder: Path, stack: ExitStack) -> dict[str, str]:
-    """Start a Keycloak; return its part of the environment."""
-    server = KeycloakServer(folder)
-    server.start()
-    stack.callback(server.stop)
-    return server.environ
+class Server(Protocol):
+    """One of them. `environ` is its part of the environment."""
+
+    @property
+    def environ(self) -> dict[str, str]: ...
+    def start(self, *, wait: bool = True) -> None: ...
+    def wait(self) -> None: ...
+    def stop(self) -> None: ...
 
 
-def kafka(folder: Path, stack: ExitStack) -> dict[str, str]:
-    """Start a broker; return its part of the environment."""
-    broker = KafkaBroker(folder)
-    stack.callback(broker.stop)
-    broker.start()
-    return {"TEST_KAFKA": broker.servers}
-
-
-def s3(folder: Path, stack: ExitStack) -> dict[str, str]:
-    """Start an S3 server; return its part of the environment."""
-    server = S3Server(folder)
-    stack.callback(server.stop)
-    server.start()
-    return {"TEST_S3": server.url.replace("://", f"://{server.key}:{server.secret}@") + f"/{BUCKET}"}
-
-
-_SERVERS: dict[str, Callable[[Path, ExitStack], dict[str, str]]] = {
-    "TEST_KAFKA": kafka,
-    "TEST_S3": s3,
-    "TEST_KEYCLOAK": keycloak,
+_SERVERS: dict[str, Callable[[Path], Server]] = {
+    "TEST_KEYCLOAK": KeycloakServer,  # first, since it takes longest
+    "TEST_KAFKA": KafkaBroker,
+    "TEST_S3": S3Server,
 }
+_SLOW = {"TEST_KEYCLOAK"}  # its tests wait for it, and nobody else does
 
 
-def main() -> int:
+def main(command: Sequence[str]) -> int:
     """Run the command; return its exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the servers end too
-    wanted = {name: start for name, start in _SERVERS.items() if name not in os.environ}
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))  # so that the servers end too
+    wanted = [name for name in _SERVERS if name not in os.environ]
     missing = missing_tools()
     if wanted and missing:
-        print(f"servers: without {' and '.join(missing)} none is started for {', '.join(wanted)}: tests are skipped")
-        wanted = {}
+        print(
+            f"servers: without {' and '.join(missing)} none is started for {', '.join(wanted)}: tests are skipped",
+            flush=True,
+        )
+        wanted = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hunmin-servers-")))
-        found: dict[str, str] = {}
-        for name, start in wanted.items():
-            found |= start(folder / name.lower(), stack)
-        return subprocess.run(sys.argv[1:], check=False, env={**os.environ, **found}).returncode
+        servers = {name: _SERVERS[name](folder / name.lower()) for name in wanted}
+        for server in servers.values():
+            stack.callback(server.stop)
+            server.start(wait=False)
+        for name, server in servers.items():
+            if name not in _SLOW:
+                server.wait()
+        found = {variable: value for server in servers.values() for variable, value in server.environ.items()}
+        return _run(command, {**os.environ, **found})
+
+
+def _run(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run it to its end, which it also finds in its own way when somebody ends us: as by Ctrl-C."""
+    process: subprocess.Popen[bytes] | None = None
+
+    def end(number: int, _: object) -> None:
+        # A terminal sends Ctrl-C to the command as well.
+        if process is not None and number != signal.SIGINT:
+            process.send_signal(signal.SIGINT)
+
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, end)
+    process = subprocess.Popen(command, env=environ)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -35,9 +35,18 @@ class S3Server:
         command = java(jars(_HERE / "pom.xml"), "org.gaul.s3proxy.Main", *arguments, heap_mb=128, options=[log])
         self._process = Process(command, port=port, log=folder / "s3.log")
 
-    def start(self) -> None:
+    @property
+    def environ(self) -> dict[str, str]:
+        """What tests read."""
+        return {"TEST_S3": self.url.replace("://", f"://{self.key}:{self.secret}@") + f"/{BUCKET}"}
+
+    def start(self, *, wait: bool = True) -> None:
         """Start it."""
-        self._process.start()
+        self._process.start(wait=wait)
+
+    def wait(self) -> None:
+        """Return once it answers."""
+        self._process.wait()
 
     def stop(self) -> None:
         """End it."""

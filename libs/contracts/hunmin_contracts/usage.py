@@ -33,6 +33,7 @@ class UsageRow(Schema):
     One that `is_correction` adds to the row of the same request, which was cut: what the engine had computed for it
     before it knew.
     `batch_id`: the batch that it was a line of. Its tokens are true ones; of quotas it took half of them.
+    `trace_id`: the W3C trace that the request was part of, in hexadecimal: what each service did for it is there.
     """
 
     request_id: RequestId
@@ -49,6 +50,7 @@ class UsageRow(Schema):
     duration_s: float
     is_correction: bool = False
     batch_id: BatchId | None
+    trace_id: str | None
 
 
 class UsagePage(Page[UsageRow]):

@@ -4,6 +4,7 @@ A put is whole or not there at all, and replaces what was there. Everything that
 """
 
 import asyncio
+import io
 import os
 import re
 import secrets
@@ -133,9 +134,10 @@ class ObjectBlobs:
     async def open(self, key: str) -> AsyncGenerator[BinaryIO, None]:
         """See Blobs: it reads ahead by some megabytes."""
         try:
-            file: BinaryIO = await asyncio.to_thread(self._files.open, self._path(key), "rb")
+            raw = await asyncio.to_thread(self._files.open, self._path(key), "rb")
         except FileNotFoundError:
             raise _missing(key) from None
+        file = io.BufferedReader(raw, _PIECE_BYTES)  # fsspec's own readline takes no limit
         try:
             yield file
         finally:

@@ -62,6 +62,10 @@ async def test_a_file_is_put_and_read_by_pieces(blobs: Blobs, tmp_path: Path) ->
         assert (kept.read(5), kept.read()) == (content[7:12], content[12:])
         kept.seek(1)
         assert kept.readline() == content[8:].partition(b"\n")[0]
+    await blobs.put("lines", b"first\nsecond\n\nlast")
+    async with blobs.open("lines") as kept:
+        assert [kept.readline(4) for _ in range(5)] == [b"firs", b"t\n", b"seco", b"nd\n", b"\n"]
+        assert list(kept) == [b"last"]
     with pytest.raises(HunminError) as caught:
         async with blobs.open("datasets/other"):
             pass

@@ -17,6 +17,7 @@ from hunmin_contracts.gradients import GradientRequest
 from hunmin_contracts.ids import RequestId, UsageId, new_usage_id
 from hunmin_contracts.quotas import Purpose
 from hunmin_contracts.usage import CallOrigin
+from hunmin_kit.observe.tracing import current_trace_id
 
 from hunmin_gateway.principal import Principal
 
@@ -109,6 +110,7 @@ class Exchange(Generic[RequestT]):
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     meter: Meter = field(default_factory=Meter)
     _reserved: list[str] = field(default_factory=list)
+    trace_id: str | None = field(default_factory=current_trace_id)
 
     @property
     def purpose(self) -> Purpose:

@@ -106,6 +106,7 @@ class Settlement:
                 duration_s=(datetime.now(UTC) - exchange.started_at).total_seconds(),
                 batch_id=exchange.principal.batch_id,
                 reserved_for=None if model is None else ReservedFor(model, exchange.purpose),
+                trace_id=exchange.trace_id,
             )
         )
 

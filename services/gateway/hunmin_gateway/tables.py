@@ -186,6 +186,7 @@ class Usage(Table):
     duration_s: Mapped[float]  # from the acceptance of the request to the end of its answer
     corrects: Mapped[str | None] = mapped_column(unique=True)  # the row that this one adds to
     batch_id: Mapped[str | None]  # whose line it was: of quotas it took half its tokens
+    trace_id: Mapped[str | None]  # of which the request was part
 
     @property
     def is_correction(self) -> bool:
@@ -265,6 +266,7 @@ class MeteredCall(Table):
     error_code: Mapped[str | None]
     started_at: Mapped[datetime]  # of the exchange
     batch_id: Mapped[str | None]
+    trace_id: Mapped[str | None]
     ended_at: Mapped[datetime]  # of the call
     noted_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 

@@ -19,11 +19,13 @@ from hunmin_kit.events import Events, Subscription
 from hunmin_kit.events.direct import DirectBus
 from hunmin_kit.events.timing import Timing
 from hunmin_kit.observe.metrics import Metrics
+from hunmin_kit.observe.tracing import tracer_provider
 from hunmin_kit.testing.postgres import fresh_database
-from opentelemetry.trace import NoOpTracer
+from opentelemetry.trace import NoOpTracer, format_trace_id
 from sqlalchemy import text
 
 LOST_AFTER_S = 0.3
+TRACER = tracer_provider("test").get_tracer("test")
 WITHIN_S = 20
 
 
@@ -78,7 +80,7 @@ async def two() -> AsyncIterator[Two]:
         timing, metrics = Timing(poll_s=0.05), Metrics().events
         databases = [Database(url, schema=name, tracer=NoOpTracer()) for name in ("generation", "gateway")]
         told, heard = (
-            Events(one, DirectBus(one, timing=timing), timing=timing, tracer=NoOpTracer(), metrics=metrics)
+            Events(one, DirectBus(one, timing=timing), timing=timing, tracer=TRACER, metrics=metrics)
             for one in databases
         )
         lost = LostExchanges(databases[1], UsageLedger(databases[1]), lost_after_s=LOST_AFTER_S, every_s=0.1)
@@ -106,6 +108,18 @@ async def test_exchange_that_nobody_settled_is_settled_with_the_sum_of_its_calls
     assert await two.fetch("SELECT 1 FROM metered_calls") == []
 
 
+async def test_exchange_is_of_the_trace_of_its_calls(two: Two) -> None:
+    with TRACER.start_as_current_span("request") as span:
+        await two.tell(metered())
+    await two.tell(metered("use_2"))
+    await two.until("SELECT 1 FROM metered_calls", 2)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    assert await two.lost.settle() == 2
+    ((first,), (second,)) = await two.fetch("SELECT trace_id FROM usage ORDER BY id")
+    assert first == format_trace_id(span.get_span_context().trace_id)
+    assert second != first  # nobody's: the consumer's own
+
+
 async def test_exchange_is_of_the_project_of_its_key(two: Two) -> None:
     async with two.gateway.session() as session:
         key, _ = await KeyRing(session, pepper=b"pepper").create("account", "test")
@@ -130,8 +144,8 @@ async def settled(two: Two, status: str) -> None:
     """Let a gateway have settled an exchange, for which a limit of tokens had room."""
     await two.fetch(
         "INSERT INTO usage (id, request_id, account_id, key_id, model, endpoint, prompt_tokens, completion_tokens, "
-        "status, started_at, duration_s) "
-        "VALUES ('use_1', 'r', 'a', 'k', 'm', 'e', 5, 6, :status, now(), 1) RETURNING 1",
+        "status, started_at, duration_s, trace_id) "
+        "VALUES ('use_1', 'r', 'a', 'k', 'm', 'e', 5, 6, :status, now(), 1, 't') RETURNING 1",
         status=status,
     )
     if status == "cancelled":
@@ -161,10 +175,10 @@ async def test_what_the_engine_computed_before_it_knew_of_a_cut_is_added_once(tw
     await two.until("SELECT 1 FROM metered_calls", 1)
     await asyncio.sleep(LOST_AFTER_S + 0.1)
     await asyncio.gather(*(two.lost.settle() for _ in range(3)))
-    rows = "SELECT id, corrects, request_id, prompt_tokens, completion_tokens, status FROM usage ORDER BY id"
+    rows = "SELECT id, corrects, request_id, prompt_tokens, completion_tokens, status, trace_id FROM usage ORDER BY id"
     assert await two.fetch(rows) == [
-        ("use_1", None, "r", 5, 6, "cancelled"),
-        ("use_1_c", "use_1", "r", 0, 3, "cancelled"),
+        ("use_1", None, "r", 5, 6, "cancelled", "t"),
+        ("use_1_c", "use_1", "r", 0, 3, "cancelled", "t"),
     ]
     assert await two.fetch("SELECT used, reserved FROM quota_counters") == [(14, 0)]
     assert await two.fetch("SELECT 1 FROM metered_calls") == []

@@ -1,6 +1,7 @@
 """The ledger as its account sees it: exact however a request ends, and listed page by page."""
 
 import asyncio
+import secrets
 import time
 from datetime import UTC, datetime
 
@@ -42,6 +43,23 @@ class TestOrigins:
             (origin.usage_id, origin.key_id, origin.endpoint, origin.started_at) for origin in studio.parrot.origins
         ]
         assert told == [tuple(first), tuple(first), tuple(second)]
+
+
+class TestTraces:
+    @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "stream"])
+    async def test_of_rows_are_their_callers(self, studio, is_streamed):
+        trace_id = secrets.token_hex(16)
+        headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
+        body = {"model": MODEL, "prompt": "가나", "max_tokens": 3, "stream": is_streamed}
+        assert (await studio.http.post("/v1/completions", json=body, headers=headers)).status_code == 200
+        assert (await row_of(studio, "succeeded"))["trace_id"] == trace_id
+
+    async def test_of_rows_are_their_own_where_the_caller_has_none(self, studio):
+        for _ in range(2):
+            await studio.client.completions.create(model=MODEL, prompt="가", max_tokens=1)
+        first, second = await studio.usage()
+        assert len(first["trace_id"]) == 32
+        assert first["trace_id"] != second["trace_id"]
 
 
 class TestCounts:

@@ -5,11 +5,13 @@ import time
 
 import structlog
 from hunmin_contracts.errors import ErrorCode, HunminError
+from opentelemetry import propagate, trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from hunmin_kit.events.bus import Bus
 from hunmin_kit.events.lease import Lease, LeaseLost, kept
 from hunmin_kit.events.outbox import Outbox
+from hunmin_kit.events.record import Record
 from hunmin_kit.events.timing import Backoff, Timing
 from hunmin_kit.observe.metrics import EventMetrics
 
@@ -21,7 +23,17 @@ _log = structlog.get_logger()
 class Relay:
     """One schema's relay."""
 
-    def __init__(self, outbox: Outbox, bus: Bus, lease: Lease, *, timing: Timing, metrics: EventMetrics) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        bus: Bus,
+        lease: Lease,
+        *,
+        timing: Timing,
+        tracer: trace.Tracer,
+        metrics: EventMetrics,
+    ) -> None:
+        self._tracer = tracer
         self._outbox = outbox
         self._bus = bus
         self._lease = lease
@@ -32,7 +44,7 @@ class Relay:
     async def run(self) -> None:
         """Relay until cancelled. What fails is tried again, and again before anything that comes after it."""
         backoff = Backoff(self._timing.retry_s, self._timing.max_retry_s)
-        # Untraced: none of it is a request's, and it looks several times a second.
+        # Untraced but for what is sent: it looks several times a second, for nobody's request.
         with suppress_instrumentation():
             async with kept([self._lease], lease_s=self._lease.lease_s):
                 while True:
@@ -49,11 +61,25 @@ class Relay:
         """Relay what waits, a limited number of it; return how much that was."""
         rows = await self._outbox.waiting(_ROWS_AT_ONCE)
         if rows:
+            began_ns = time.time_ns()
             await self._bus.publish([row.record for row in rows])
             await self._outbox.mark(rows, self._lease, keep=self._bus.reads_outboxes)
             for row in rows:
                 self._metrics.relayed(schema=self._outbox.schema, topic=row.record.topic)
+                self._trace(row.record, began_ns)
         return len(rows)
+
+    def _trace(self, record: Record, began_ns: int) -> None:
+        """Tell the trace in which the event was told that it has been sent."""
+        told_in = propagate.extract(record.headers)
+        if trace.get_current_span(told_in).get_span_context().is_valid:  # else it would be a trace of its own
+            self._tracer.start_span(
+                f"send {record.topic}",
+                context=told_in,
+                kind=trace.SpanKind.PRODUCER,
+                attributes={"messaging.destination.name": record.topic, "messaging.operation.type": "send"},
+                start_time=began_ns,
+            ).end()
 
     async def _round(self) -> None:
         if not self._lease.is_held and not await self._lease.take():

@@ -57,7 +57,7 @@ class Events:
     ) -> AsyncGenerator[None, None]:
         """Relay what is told, consume what is subscribed to and hear what is heard, as long as the block lasts."""
         lease = Lease(self._database, "relay", lease_s=self._timing.lease_s)
-        relay = Relay(self.outbox, self._bus, lease, timing=self._timing, metrics=self._metrics)
+        relay = Relay(self.outbox, self._bus, lease, timing=self._timing, tracer=self._tracer, metrics=self._metrics)
         tasks = [asyncio.create_task(relay.run()), asyncio.create_task(self._watch())]
         tasks += [asyncio.create_task(self._consumer(subscription).run()) for subscription in subscriptions]
         tasks += [asyncio.create_task(hearing.run(self._bus, timing=self._timing)) for hearing in hearings]

@@ -7,9 +7,11 @@ import html
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,7 +20,8 @@ from keycloak import KeycloakAdmin
 
 from hunmin_kit.identity.keycloak_realm import Administrator, RealmPlan, bootstrap
 
-ABSENT = "TEST_KEYCLOAK is not set: start one by e2e/servers/keycloak/start FOLDER"
+ABSENT = "TEST_KEYCLOAK is not set: `python e2e/servers/run.py COMMAND` starts one beside the command"
+_START_S = 180.0  # that it may take on a busy machine, while tests that do not need it run
 _STEPS = 2  # a realm with organisations asks for the name first, then for the password
 _FORM = re.compile(r'<form[^>]*id="kc-form-login"[^>]*action="([^"]+)"')
 
@@ -26,6 +29,26 @@ _FORM = re.compile(r'<form[^>]*id="kc-form-login"[^>]*action="([^"]+)"')
 def is_there() -> bool:
     """Whether there is a Keycloak for tests."""
     return "TEST_KEYCLOAK" in os.environ
+
+
+@cache
+def server() -> tuple[str, Administrator]:
+    """Return its address and its administrator, once it answers: it is started without anyone waiting for it."""
+    url = os.environ["TEST_KEYCLOAK"]
+    deadline = time.monotonic() + _START_S
+    while not _answers(url):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Keycloak at {url} (TEST_KEYCLOAK) does not answer after {_START_S:.0f} s.")
+        time.sleep(0.2)
+    user, _, password = os.environ["TEST_KEYCLOAK_ADMIN"].partition(":")
+    return url, Administrator(user=user, password=password)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/realms/master", timeout=10, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -151,8 +174,7 @@ class KeycloakRealm:
 @contextmanager
 def keycloak_realm(*, studio_url: str, organizations: tuple[str, ...] = ("acme", "zeta")) -> Iterator[KeycloakRealm]:
     """Yield a fresh realm for a studio at that address."""
-    server_url = os.environ["TEST_KEYCLOAK"]
-    user, _, password = os.environ["TEST_KEYCLOAK_ADMIN"].partition(":")
+    server_url, administrator = server()
     plan = RealmPlan(
         server_url=server_url,
         realm=f"test-{secrets.token_hex(4)}",
@@ -165,9 +187,13 @@ def keycloak_realm(*, studio_url: str, organizations: tuple[str, ...] = ("acme",
         logout="/auth/backchannel-logout",
         organizations=organizations,
     )
-    made = bootstrap(plan, Administrator(user=user, password=password))
+    made = bootstrap(plan, administrator)
     admin = KeycloakAdmin(
-        server_url=server_url, username=user, password=password, realm_name="master", user_realm_name="master"
+        server_url=server_url,
+        username=administrator.user,
+        password=administrator.password,
+        realm_name="master",
+        user_realm_name="master",
     )
     admin.change_current_realm(plan.realm)
     try:

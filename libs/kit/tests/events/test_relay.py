@@ -15,6 +15,10 @@ from hunmin_kit.events.record import Record, record_of
 from hunmin_kit.events.relay import Relay
 from hunmin_kit.testing.postgres import fresh_database
 from kit_sample.events import QUICK, Noted, Process, migrate
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from sqlalchemy import text
 
 from .conftest import eventually, seeded
@@ -54,10 +58,20 @@ async def alpha() -> AsyncIterator[Process]:
         await process.database.close()
 
 
-def relay_of(process: Process, bus: FailingBus, *, lease_s: float = QUICK.lease_s) -> tuple[Relay, Lease]:
+def relay_of(
+    process: Process, bus: FailingBus, *, lease_s: float = QUICK.lease_s, provider: TracerProvider | None = None
+) -> tuple[Relay, Lease]:
     lease = Lease(process.database, "relay", lease_s=lease_s)
     timing = replace(QUICK, lease_s=lease_s)
-    return Relay(process.events.outbox, bus, lease, timing=timing, metrics=process.metrics.events), lease
+    relay = Relay(
+        process.events.outbox,
+        bus,
+        lease,
+        timing=timing,
+        tracer=(provider or TracerProvider()).get_tracer("test"),
+        metrics=process.metrics.events,
+    )
+    return relay, lease
 
 
 async def relayed(relay: Relay) -> int:
@@ -90,6 +104,25 @@ async def test_bus_that_was_away_gets_everything_in_order(alpha: Process, seed: 
     assert values(bus) == list(range(11))
     assert await alpha.fetch("SELECT 1 FROM event_outbox") == []  # a broker keeps them now
     assert await alpha.fetch("SELECT 1 FROM event_leases") == []  # the next relay need not wait
+
+
+async def test_sending_is_told_in_the_trace_of_the_event_and_of_no_event_without_one(alpha: Process) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    bus = FailingBus(1, seeded(0))
+    relay, lease = relay_of(alpha, bus, provider=provider)
+    assert await lease.take()
+    with provider.get_tracer("test").start_as_current_span("request") as request:
+        await alpha.tell("key", 1)
+    await alpha.tell("key", 2)
+    with pytest.raises(HunminError):
+        await relayed(relay)
+    assert await relayed(relay) == 2
+    (sent,) = [span for span in exporter.get_finished_spans() if span.name != "request"]
+    assert (sent.name, sent.kind) == (f"send {TOPIC.name}", SpanKind.PRODUCER)
+    assert sent.context.trace_id == request.get_span_context().trace_id
+    assert sent.parent.span_id == request.get_span_context().span_id
 
 
 async def test_one_relay_works_and_another_takes_over_when_it_is_gone(alpha: Process) -> None:

@@ -15,6 +15,7 @@ from hunmin_contracts.events import Envelope, UsageMetered
 from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, ProjectId, RequestId, UsageId
 from hunmin_contracts.usage import Outcome
 from hunmin_kit.data import Database
+from hunmin_kit.observe.tracing import current_trace_id
 from sqlalchemy import ColumnElement, Interval, Row, cast, delete, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -42,8 +43,9 @@ class LostExchanges:
         self._every_s = every_s
 
     async def note(self, session: AsyncSession, event: Envelope[UsageMetered]) -> None:
-        """Take note of a call that has ended."""
-        await session.execute(insert(MeteredCall).values(event_id=event.id, ended_at=event.time, **dict(event.data)))
+        """Take note of a call that has ended, in the trace that it was part of: the consumer goes on with it."""
+        call = {"event_id": event.id, "ended_at": event.time, "trace_id": current_trace_id(), **dict(event.data)}
+        await session.execute(insert(MeteredCall).values(call))
 
     async def run(self) -> None:
         """Settle what is lost, again and again, until cancelled."""
@@ -119,6 +121,7 @@ def _correction(row: Usage, prompt_tokens: int, completion_tokens: int, backward
         duration_s=0.0,
         corrects=UsageId(row.id),
         batch_id=None if row.batch_id is None else BatchId(row.batch_id),
+        trace_id=row.trace_id,
     )
 
 
@@ -146,6 +149,7 @@ def _record(calls: Sequence[MeteredCall]) -> UsageRecord:
         started_at=first.started_at,
         duration_s=max((ended_at - first.started_at).total_seconds(), 0.0),
         batch_id=None if first.batch_id is None else BatchId(first.batch_id),
+        trace_id=first.trace_id,
     )
 
 

@@ -38,3 +38,4 @@ class UsageRecord:
     corrects: UsageId | None = None  # the row that this one adds to, since the engine has told more than was known then
     batch_id: BatchId | None = None
     reserved_for: ReservedFor | None = None  # no column; None: nothing was reserved here
+    trace_id: str | None = None

@@ -1,7 +1,6 @@
 """`hunmin identity`, on a database and a Keycloak of its own."""
 
 import argparse
-import os
 import re
 import secrets
 import subprocess
@@ -113,11 +112,13 @@ class TestInit:
             await hunmin(env, "init")
 
     @pytest.mark.skipif(not real.is_there(), reason=real.ABSENT)
+    @pytest.mark.timeout(300)
     async def test_makes_a_realm_that_the_gateway_works_with(self, neighbours):
-        user, _, password = os.environ["TEST_KEYCLOAK_ADMIN"].partition(":")
+        server_url, administrator = real.server()
+        user, password = administrator.user, administrator.password
         realm = f"init-{secrets.token_hex(4)}"
         env = {
-            "HUNMIN_GATEWAY_OIDC_ISSUER": f"{os.environ['TEST_KEYCLOAK']}/realms/{realm}",
+            "HUNMIN_GATEWAY_OIDC_ISSUER": f"{server_url}/realms/{realm}",
             "HUNMIN_GATEWAY_PUBLIC_URL": "http://127.0.0.1:4711",
         }
         asking = env | {"KEYCLOAK_ADMIN_PASSWORD": password}
