@@ -84,6 +84,7 @@ class TestRequest:
                 "seed": -7,
             },
             "origin": None,
+            "priority": "interactive",
         }
 
     @pytest.mark.parametrize(
