@@ -18,6 +18,7 @@ from hunmin_contracts.ids import DatasetId, JobId
 from hunmin_contracts.quotas import LimitName, Purpose
 from hunmin_contracts.tenancy import Role
 from hunmin_contracts.tuning_jobs import CREATE, CreateJobRequest, JobInfo, NewJobRequest
+from hunmin_gateway.keys.authentication import authenticate
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import Parts, parts_of_app
@@ -165,15 +166,11 @@ async def gateways(neighbours: list[Service]) -> AsyncIterator[tuple[Tuning, lis
 async def studio(gateways: tuple[Tuning, list[Running]]) -> AsyncIterator[Studio]:
     tuning, ups = gateways
     parts = parts_of_app(ups[0].app("gateway"))
+    account = f"account {new_key()}"
     async with parts.database.session() as session:
-        ring = KeyRing(session, pepper=parts.pepper)
-        key, _ = await ring.create(f"account {new_key()}", "test", role=Role.OWNER)
-        account_id = (await ring.authenticate(key)).account_id
-        await Limits(session).set(
-            await session.scalar(select(Account.name).where(Account.id == account_id)), LimitName.RUNNING_JOBS, 1
-        )
-    async with parts.database.session() as session:
-        principal = await KeyRing(session, pepper=parts.pepper).authenticate(key)
+        key, _ = await KeyRing(session, pepper=parts.pepper).create(account, "test", role=Role.OWNER)
+        await Limits(session).set(account, LimitName.RUNNING_JOBS, 1)
+    principal = await authenticate(parts.database.quick, key, pepper=parts.pepper)
     headers = {"Authorization": f"Bearer {key}"}
     first, second = (httpx.AsyncClient(base_url=up.url("gateway"), headers=headers, timeout=30) for up in ups)
     async with first, second:

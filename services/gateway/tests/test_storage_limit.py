@@ -15,6 +15,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.quotas import LimitName, Purpose
 from hunmin_contracts.storage import STORAGE, StorageRequest
 from hunmin_contracts.tenancy import KeyKind, Role
+from hunmin_gateway.keys.authentication import authenticate
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import Parts, parts_of_app
@@ -101,14 +102,11 @@ async def gateways(neighbours: list[Service], tmp_path_factory: pytest.TempPathF
 @pytest_asyncio.fixture(loop_scope="module")
 async def studio(gateways: list[Running]) -> AsyncIterator[Studio]:
     parts = parts_of_app(gateways[0].app("gateway"))
+    account = f"account {new_key()}"
     async with parts.database.session() as session:
-        ring = KeyRing(session, pepper=parts.pepper)
-        key, _ = await ring.create(f"account {new_key()}", "test", role=Role.OWNER)
-        account_id = (await ring.authenticate(key)).account_id
-        name = await session.scalar(select(Account.name).where(Account.id == account_id))
-        await Limits(session).set(name, LimitName.STORAGE_BYTES, ROOMY)
-    async with parts.database.session() as session:
-        principal = await KeyRing(session, pepper=parts.pepper).authenticate(key)
+        key, _ = await KeyRing(session, pepper=parts.pepper).create(account, "test", role=Role.OWNER)
+        await Limits(session).set(account, LimitName.STORAGE_BYTES, ROOMY)
+    principal = await authenticate(parts.database.quick, key, pepper=parts.pepper)
     headers = {"Authorization": f"Bearer {key}"}
     first, second = (httpx.AsyncClient(base_url=up.url("gateway"), headers=headers, timeout=30) for up in gateways)
     async with first, second:
