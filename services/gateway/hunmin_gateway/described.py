@@ -15,7 +15,7 @@ from hunmin_gateway.clova.envelope import is_clova
 from hunmin_gateway.clova.envelope import status_of as clova_status_of
 from hunmin_gateway.idempotency.recorder import HEADER as IDEMPOTENCY_KEY
 from hunmin_gateway.openai.chat import ChatCompletionChunk
-from hunmin_gateway.operations import EVENTS, FILES, OWN, SCHEMAS, STREAMS
+from hunmin_gateway.operations import EVENTS, FILES, METERED, OWN, SCHEMAS, STREAMS
 from hunmin_gateway.tgi.errors import is_tgi
 from hunmin_gateway.tgi.errors import status_of as tgi_status_of
 
@@ -74,7 +74,7 @@ def _describe(name: str, operation: Json) -> None:
     responses |= _errors(name, operation, error)
     for response in responses.values():
         headers = response.setdefault("headers", {})
-        headers |= _LIMITS if ErrorCode.QUOTA_EXCEEDED in OWN.get(name, ()) else {}
+        headers |= _LIMITS if set(METERED) <= set(OWN.get(name, ())) else {}
         headers |= {"Idempotent-Replayed": _REPLAYED} if _is_made_once(name, operation) else {}
 
 

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 SCHEMAS = "#/components/schemas/"
 CLOVA_APPS = ("", "/testapp", "/serviceapp")
-_METERED = (ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.QUOTA_EXCEEDED)
+METERED = (ErrorCode.MODEL_NOT_FOUND, ErrorCode.OVERLOADED, ErrorCode.QUOTA_EXCEEDED)
 _FINDS_MODEL = (ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND)
 _CLASHES = (ErrorCode.CONFLICT,)
 _IN_PROJECT = (ErrorCode.NOT_FOUND,)  # a list that may be narrowed to one
@@ -34,27 +34,30 @@ _CLOVA_TEXTS = (
     "/v2/tasks/{task_id}/completions",
 )
 _CLOVA_TASKS = tuple(path for path in _CLOVA_CHATS + _CLOVA_THIRD_CHATS + _CLOVA_TEXTS if "{task_id}" in path)
-_TUNES = (ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND, ErrorCode.CONFLICT)
+_TUNES = (ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND, ErrorCode.CONFLICT, ErrorCode.QUOTA_EXCEEDED)
+_KEEPS = (ErrorCode.QUOTA_EXCEEDED,)
 # What an operation may be refused with beside what its shape says: an id in its path, a body, a key.
 OWN: dict[str, tuple[ErrorCode, ...]] = {
-    "POST /v1/completions": _METERED,
-    "POST /v1/chat/completions": _METERED,
-    "POST /v1/embeddings": _METERED,
-    "POST /studio/v1/gradients": _METERED,
-    "POST /studio/v1/score": _METERED,
-    "POST /generate": _METERED,
-    "POST /generate_stream": _METERED,
-    "POST /": _METERED,
-    "POST /models/{name}/generate": _METERED,
-    "POST /models/{name}/generate_stream": _METERED,
-    "POST /models/{name}": _METERED,
+    "POST /v1/completions": METERED,
+    "POST /v1/chat/completions": METERED,
+    "POST /v1/embeddings": METERED,
+    "POST /studio/v1/gradients": METERED,
+    "POST /studio/v1/score": METERED,
+    "POST /generate": METERED,
+    "POST /generate_stream": METERED,
+    "POST /": METERED,
+    "POST /models/{name}/generate": METERED,
+    "POST /models/{name}/generate_stream": METERED,
+    "POST /models/{name}": METERED,
     "GET /info": (ErrorCode.MODEL_NOT_FOUND,),
     "GET /health": (ErrorCode.MODEL_NOT_FOUND,),
     "POST /v1/fine_tuning/jobs": _TUNES,
     "POST /v1/fine_tuning/jobs/{job_id}/cancel": (ErrorCode.CONFLICT,),
     "POST /tuning/v2/tasks": _TUNES,
     "DELETE /tuning/v2/tasks/{task_id}": (ErrorCode.CONFLICT,),
-    "POST /studio/v1/soft-prompts": (ErrorCode.MODEL_NOT_FOUND, ErrorCode.CONFLICT),
+    "POST /v1/files": _KEEPS,
+    "POST /studio/v1/datasets": _KEEPS,
+    "POST /studio/v1/soft-prompts": (ErrorCode.MODEL_NOT_FOUND, ErrorCode.CONFLICT, *_KEEPS),
     "DELETE /studio/v1/soft-prompts/{reference}": (ErrorCode.CONFLICT,),
     "POST /studio/v1/soft-prompts/compare": (ErrorCode.NOT_FOUND,),
     "POST /studio/v1/datasets/{reference}/report": (ErrorCode.MODEL_NOT_FOUND,),
@@ -62,7 +65,7 @@ OWN: dict[str, tuple[ErrorCode, ...]] = {
     "POST /studio/v1/tuning/jobs/{job_id}/cancel": (ErrorCode.CONFLICT,),
     "POST /studio/v1/tuning/preview": (ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND),
     "POST /v1/batches/{batch_id}/cancel": _CLASHES,
-    "POST /studio/v1/batches": (ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND),
+    "POST /studio/v1/batches": (ErrorCode.NOT_FOUND, ErrorCode.MODEL_NOT_FOUND, *_KEEPS),
     "POST /studio/v1/batches/{batch_id}/cancel": _CLASHES,
     "GET /studio/v1/batches/{batch_id}/results.csv": _CLASHES,
     "PATCH /studio/v1/account": _CLASHES,
@@ -89,16 +92,16 @@ OWN: dict[str, tuple[ErrorCode, ...]] = {
     "POST /auth/password/change": (*_LOGS_IN, ErrorCode.OVERLOADED),
     "GET /auth/session": (ErrorCode.UNAUTHENTICATED,),
     "POST /auth/logout": (ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN),
-    "POST /v1/openai/chat/completions": _METERED,
-    "POST /v1/openai/completions": _METERED,
-    "POST /v1/openai/embeddings": _METERED,
+    "POST /v1/openai/chat/completions": METERED,
+    "POST /v1/openai/completions": METERED,
+    "POST /v1/openai/embeddings": METERED,
     **{
         f"POST {app}{path}": codes
         for app in CLOVA_APPS
         for path, codes in {
-            **dict.fromkeys(_CLOVA_CHATS + _CLOVA_THIRD_CHATS + _CLOVA_TEXTS, _METERED),
-            **dict.fromkeys(_CLOVA_TASKS, (*_METERED, ErrorCode.CONFLICT)),
-            "/v1/api-tools/embedding/{model}": _METERED,
+            **dict.fromkeys(_CLOVA_CHATS + _CLOVA_THIRD_CHATS + _CLOVA_TEXTS, METERED),
+            **dict.fromkeys(_CLOVA_TASKS, (*METERED, ErrorCode.CONFLICT)),
+            "/v1/api-tools/embedding/{model}": METERED,
             "/v1/api-tools/chat-tokenize/{model}": _FINDS_MODEL,
             "/v3/api-tools/chat-tokenize/{model}": _FINDS_MODEL,
             "/v1/api-tools/sliding/chat-messages/{model}": _FINDS_MODEL,

@@ -190,6 +190,18 @@ class TestRoom:
         await studio.limit(ROOMY)
         assert (await studio.http[0].post("/v1/files", **form)).status_code == 200
 
+    async def test_for_files_of_batches_is_the_same_and_they_count(self, studio: Studio):
+        line = b'{"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": {}}\n'
+        await studio.limit(len(line) - 1)
+        form = {"data": {"purpose": "batch"}, "files": {"file": ("lines.jsonl", line)}}
+        assert (await studio.http[0].post("/v1/files", **form)).status_code == 429
+        await studio.limit(len(line))
+        kept = await studio.http[0].post("/v1/files", **form)
+        assert kept.status_code == 200
+        assert await studio.standing() == (len(line), 0, 0)
+        assert (await studio.http[0].delete(f"/v1/files/{kept.json()['id']}")).status_code == 200
+        assert await studio.standing() == (0, 0, len(line))
+
     async def test_for_soft_prompts_is_the_same(self, studio: Studio):
         await studio.limit(999)
         form = {"data": {"name": "poet", "model": "team/parrot"}, "files": {"file": ("x", b"\0" * 1000)}}
