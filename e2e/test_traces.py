@@ -29,20 +29,19 @@ def test_one_trace_leads_from_the_request_to_the_ledger(studio, process, collect
         assert counted.json()["result"]["messages"][0]["count"] > 0, counted.text
         body = {"model": studio.model, "prompt": "이 영화는", "max_tokens": 4}
         request_id = http.post("/v1/completions", json=body, headers=headers).headers["x-request-id"]
-    spans = told(collector, trace_id)
-    known = {span.id for span in spans} | {caller}
-    assert [span for span in spans if span.parent_id not in known] == []  # it is one tree, and the caller its root
+    wait_for_the_whole(collector, trace_id, caller)
     (row,) = [row for row in studio.usage() if row["request_id"] == request_id]
     assert row["trace_id"] == trace_id
 
 
-def told(collector, trace_id):
-    """Wait until every step has been told of, and return all spans of the trace."""
+def wait_for_the_whole(collector, trace_id, caller):
+    """Wait until every step has been told of, in one tree of which the caller is the root."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         spans = collector.spans(trace_id)
-        found = {(span.service, span.name) for span in spans}
-        if found >= STEPS:
-            return spans
+        found, known = {(span.service, span.name) for span in spans}, {span.id for span in spans} | {caller}
+        orphans = [span for span in spans if span.parent_id not in known]
+        if found >= STEPS and not orphans:
+            return
         time.sleep(0.2)
-    pytest.fail(f"not told of: {STEPS - found}; told of: {found}")
+    pytest.fail(f"not told of: {STEPS - found}; without a parent: {orphans}; told of: {found}")
