@@ -231,8 +231,8 @@ def test_each_malformed_file_is_refused_and_disturbs_nobody(studio, process):
     assert len(set(neighbour.answers)) == 1
 
 
-@pytest.mark.parametrize("way", ["in the JSON", "in a form"])
-def test_each_malformed_tensor_is_refused_where_gradients_are_asked_for(studio, process, way: str):
+@pytest.mark.parametrize("sent", ["in the JSON", "in a form"])
+def test_each_malformed_tensor_is_refused_where_gradients_are_asked_for(studio, process, sent: str):
     """Where prompts are token ids, a file's template is not looked at."""
     neighbour = Neighbour(studio)
     tensors = {name: make for name, make in MALFORMED.items() if "template" not in name and "slots" not in name} | {
@@ -248,7 +248,7 @@ def test_each_malformed_tensor_is_refused_where_gradients_are_asked_for(studio, 
         neighbour.wait_for(3)
         for name, make in tensors.items():
             asked = {"model": studio.model, "examples": [{"tokens": [-1, -2, 3], "target": [4]}]}
-            if way == "in a form":
+            if sent == "in a form":
                 form = {"data": {"request": json.dumps(asked)}, "files": {"soft_prompt": ("x", make(width))}}
                 request = http.build_request("POST", GRADIENTS, **form)
             else:
