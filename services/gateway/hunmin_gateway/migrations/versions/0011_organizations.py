@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0011"
-down_revision = "0009"
+down_revision = "0010"
 
 _FUNCTION = """
     CREATE FUNCTION give_account_its_organization() RETURNS trigger LANGUAGE plpgsql AS $$
