@@ -23,6 +23,7 @@ class Action(StrEnum):
 
     ACCOUNT_CREATED = "account.created"
     ACCOUNT_RENAMED = "account.renamed"
+    ACCOUNT_ORGANIZATION_CHANGED = "account.organization_changed"
     ACCOUNT_SUSPENDED = "account.suspended"
     ACCOUNT_RESUMED = "account.resumed"
     PROJECT_CREATED = "project.created"

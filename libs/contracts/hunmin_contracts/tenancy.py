@@ -59,10 +59,14 @@ class KeyKind(StrEnum):
 
 
 class AccountInfo(Schema):
-    """An account. One that is suspended is refused everything."""
+    """An account. One that is suspended is refused everything.
+
+    The people of that `organization` of the identity provider belong to it; null: those of none do.
+    """
 
     id: AccountId
     name: str
+    organization: str | None
     created_at: datetime
     suspended_at: datetime | None
 

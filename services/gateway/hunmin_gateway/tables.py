@@ -52,6 +52,7 @@ class Account(Table):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
+    organization: Mapped[str | None] = mapped_column(unique=True)  # whose people belong to it; its owners name it not
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     suspended_at: Mapped[datetime | None]
 

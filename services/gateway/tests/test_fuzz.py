@@ -44,6 +44,7 @@ REFUSALS = {
     "Send next_cursor of the page before": PAGE,
     "Send the last id of the page before": PAGE,
     "The prompt lacks": "which fields there are depends on the soft prompt's template",
+    "has no template with fields to fill": "the same",
     "The prompt is empty": "it may be in several shapes, and that of a soft prompt's template may be empty",
     "context_length_exceeded": "how many tokens a text has depends on the tokenizer",
     "prompt_too_long": "the same",

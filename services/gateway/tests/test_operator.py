@@ -55,6 +55,26 @@ class TestAccounts:
         assert renamed == made | {"name": f"{name}!"}
         await send(studio, operator, "GET", "/accounts/acct_none", 404)
 
+    async def test_are_of_the_organization_that_an_operator_says(self, studio, operator):
+        first, second, organization = (new_key() for _ in range(3))
+        made = [await send(studio, operator, "POST", "/accounts", 201, json={"name": one}) for one in (first, second)]
+        assert [one["organization"] for one in made] == [first, second]
+        one, other = (f"/accounts/{account['id']}" for account in made)
+        changed = await send(studio, operator, "PATCH", one, json={"organization": organization})
+        assert changed == made[0] | {"organization": organization}
+        await send(studio, operator, "PATCH", other, 409, json={"organization": organization})
+        await send(studio, operator, "PATCH", one, json={"organization": None})
+        both = await send(studio, operator, "PATCH", other, json={"name": f"{second}!", "organization": organization})
+        assert both == made[1] | {"name": f"{second}!", "organization": organization}
+        audit = await send(studio, operator, "GET", "/audit", params={"subject": made[1]["id"]})
+        assert [entry["action"] for entry in audit["data"]] == [
+            "account.organization_changed",
+            "account.renamed",
+            "account.created",
+        ]
+        owner = await studio.http.patch("/studio/v1/account", json={"organization": organization})
+        assert owner.status_code == 400
+
     async def test_that_are_suspended_are_refused_everything_until_they_are_resumed(self, studio, operator):
         await send(studio, operator, "POST", f"/accounts/{studio.account_id}/suspend")
         with pytest.raises(openai.PermissionDeniedError) as refusal:
@@ -116,12 +136,17 @@ class TestCommand:
                     assert await status(key, "/studio/v1/me") == 200
                     assert await status(key, f"{PATH}/accounts") == 403
                     assert await status(above, f"{PATH}/accounts") == 200
+                    organized = await hunmin(["accounts", "organization", "팀", "team"], env)
+                    assert "the organisation team" in organized
+                    assert "no organisation" in await hunmin(["accounts", "organization", "팀", "--none"], env)
                     renamed = await hunmin(["accounts", "rename", "팀", "새 팀"], env)
                     assert renamed.split(":")[0] == made.split(":")[0]
                     audit = (await http.get(f"{PATH}/audit", headers={"Authorization": f"Bearer {above}"})).json()
         told = [(one["action"], one["actor_kind"]) for one in audit["data"]]
         assert told == [
             ("account.renamed", "cli"),
+            ("account.organization_changed", "cli"),
+            ("account.organization_changed", "cli"),
             ("account.resumed", "cli"),
             ("account.suspended", "cli"),
             ("key.created", "cli"),

@@ -116,6 +116,28 @@ class TestOrganizations:
         principal = await ask(studio, identity(somebody, **claims))
         assert (principal.account_id, principal.role) == (studio.account_id, Role.ADMIN)
 
+    async def test_stay_with_their_account_whatever_its_name_becomes(self, studio, place, somebody):
+        renamed = await studio.http.patch("/studio/v1/account", json={"name": f"another {new_key()}"})
+        assert (renamed.status_code, renamed.json()["organization"]) == (200, place[0])
+        who = identity(somebody, organizations=frozenset({place[0]}), roles=frozenset({"viewer"}))
+        assert (await ask(studio, who)).account_id == studio.account_id
+
+    async def test_that_have_no_account_do_not_fall_to_whoever_takes_their_name(self, studio, place, somebody):
+        organization = f"organisation {new_key()}"
+        renamed = await studio.http.patch("/studio/v1/account", json={"name": organization})
+        assert (renamed.status_code, renamed.json()["name"]) == (200, organization)
+        who = identity(somebody, organizations=frozenset({organization}), roles=frozenset({"owner"}))
+        assert (await refused(studio, who)).code is ErrorCode.PERMISSION_DENIED
+
+    async def test_do_not_come_to_a_new_account_of_the_name_that_theirs_had(self, studio, place, somebody):
+        await studio.http.patch("/studio/v1/account", json={"name": f"another {new_key()}"})
+        async with studio.parts.database.session() as session:
+            taken = await Accounts(session).ensure(place[0])
+            assert taken.account_id != studio.account_id
+            assert (await Accounts(session).get(taken.account_id)).organization is None
+        who = identity(somebody, organizations=frozenset({place[0]}), roles=frozenset({"viewer"}))
+        assert (await ask(studio, who)).account_id == studio.account_id
+
     @pytest.mark.parametrize(("organizations", "roles"), [(True, set()), (True, {"operator"}), (False, {"owner"})])
     async def test_without_a_role_or_a_role_without_one_are_nothing(
         self, studio, place, somebody, organizations, roles

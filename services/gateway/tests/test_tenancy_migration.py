@@ -75,6 +75,16 @@ async def test_the_release_before_still_makes_keys_and_writes_usage(before: str)
     assert found == [(True, "acct_3", True)]
 
 
+async def test_accounts_are_the_organization_of_their_name_unless_another_is(before: str) -> None:
+    await fetch(before, ACCOUNT.format(1))
+    await Chain("gateway", "hunmin_gateway.migrations").upgrade(before)
+    await fetch(before, ACCOUNT.format(2))  # by the release before
+    await fetch(before, "UPDATE accounts SET name = 'renamed' WHERE id = 'acct_1'")
+    await fetch(before, "INSERT INTO accounts (id, name) VALUES ('acct_3', 'account 1')")
+    found = await fetch(before, "SELECT name, organization FROM accounts ORDER BY id")
+    assert found == [("renamed", "account 1"), ("account 2", "account 2"), ("account 1", None)]
+
+
 async def test_tables_are_what_the_migrations_make(before: str) -> None:
     await Chain("gateway", "hunmin_gateway.migrations").upgrade(before)
     database = Database(before, schema="gateway", tracer=NoOpTracer())

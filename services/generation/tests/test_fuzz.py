@@ -24,6 +24,7 @@ PLAN = FuzzPlan(
         "prompt_too_long": "how many tokens a prompt has depends on the tokenizer",
         "is not in the model's vocabulary": "which ids there are depends on the tokenizer",
         "The prompt lacks": "which fields there are depends on the soft prompt's template",
+        "has no template with fields to fill": "the same",
         "The prompt is empty": "it may be in several shapes, and that of a soft prompt's template may be empty",
         "that the page before ended with is gone": "where a page ended is known to whoever has read it",
         "does not say which version": "to others of the same schema a name alone is enough",

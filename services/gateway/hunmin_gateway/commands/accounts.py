@@ -12,8 +12,8 @@ from hunmin_gateway.tenancy.accounts import Accounts
 if TYPE_CHECKING:
     from hunmin_gateway.commands.command import Commands
 
-_COLUMNS = "{:<30} {:<24} {:<16} {}"
-_HEAD = _COLUMNS.format("ID", "NAME", "CREATED", "STATE")
+_COLUMNS = "{:<30} {:<24} {:<24} {:<16} {}"
+_HEAD = _COLUMNS.format("ID", "NAME", "ORGANIZATION", "CREATED", "STATE")
 _AT_ONCE = 1000
 
 
@@ -22,6 +22,12 @@ def add(commands: "Commands") -> None:
     parser = commands.add_parser("accounts", help="make, list, rename, suspend and resume accounts")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     acts(actions.add_parser("list", help="list all accounts, newest first"), _list)
+    organization = actions.add_parser("organization", help="say whose people belong to an account")
+    organization.add_argument("name", help="its name")
+    chosen = organization.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("organization", nargs="?", help="an organisation of the identity provider")
+    chosen.add_argument("--none", action="store_true", help="of no organisation")
+    acts(organization, _organize)
     for name, text, work in (
         ("create", "make an account with its default project", _create),
         ("suspend", "refuse everything to an account from now on", _suspend),
@@ -68,6 +74,14 @@ async def _rename(desk: Desk, options: argparse.Namespace) -> str:
     return f"{renamed.id}: the account {options.name} is {renamed.name} from now on."
 
 
+async def _organize(desk: Desk, options: argparse.Namespace) -> str:
+    accounts = Accounts(desk.session)
+    account_id = await accounts.one_named(options.name)
+    changed = await accounts.set_organization(account_id, options.organization, desk.audit)
+    of_which = "no organisation" if changed.organization is None else f"the organisation {changed.organization}"
+    return f"The account {changed.name} is that of {of_which} from now on."
+
+
 def _line(account: AccountInfo) -> str:
     state = "in use" if account.suspended_at is None else f"suspended {moment(account.suspended_at)}"
-    return _COLUMNS.format(account.id, account.name, moment(account.created_at), state)
+    return _COLUMNS.format(account.id, account.name, account.organization or "", moment(account.created_at), state)

@@ -114,12 +114,20 @@ async def _users(desk: Desk, _: argparse.Namespace) -> str:
 
 async def _invite(desk: Desk, options: argparse.Namespace) -> str:
     users, accounts = _local(desk), options.account or [DEFAULT_ACCOUNT]
-    if len(await Accounts(desk.session).named(accounts)) < len(set(accounts)):
-        raise HunminError(
-            ErrorCode.NOT_FOUND, f"There is no account {' or '.join(accounts)}. Make it: hunmin accounts create NAME"
-        )
-    secret = await users.invite(options.email, organizations=accounts, roles=options.role or ["developer"])
+    organizations = [await _organization_of(name, Accounts(desk.session)) for name in accounts]
+    secret = await users.invite(options.email, organizations=organizations, roles=options.role or ["developer"])
     return f"{options.email} registers here, once and within a day:\n{link_of(secret, desk.url)}"
+
+
+async def _organization_of(name: str, accounts: Accounts) -> str:
+    account = await accounts.get(await accounts.one_named(name))
+    if account.organization is None:
+        raise HunminError(
+            ErrorCode.CONFLICT,
+            f"The account {name} is of no organisation, and takes nobody by one. Name one: hunmin accounts "
+            f"organization {name} ORGANIZATION",
+        )
+    return account.organization
 
 
 async def _reset(desk: Desk, options: argparse.Namespace) -> str:

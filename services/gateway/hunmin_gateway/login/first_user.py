@@ -22,7 +22,8 @@ class FirstUser:
     async def text(self, url: str) -> str | None:
         """Return what to print for a server at `url`."""
         async with self._database.session() as session:
-            await Accounts(session).ensure(DEFAULT_ACCOUNT)  # else they would be a member of nothing
+            if not await Accounts(session).of_organizations([DEFAULT_ACCOUNT]):
+                await Accounts(session).ensure(DEFAULT_ACCOUNT)  # else they would be a member of nothing
             secret = await LocalUsers(session).invite_first(organizations=[DEFAULT_ACCOUNT], roles=FIRST_ROLES)
         if secret is None:
             return None

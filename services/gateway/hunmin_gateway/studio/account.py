@@ -41,7 +41,7 @@ async def account(principal: PrincipalDep, session: SessionDep) -> AccountInfo:
 
 @router.patch("/account", summary="Rename your account", dependencies=[requires(Scope.ACCOUNT)])
 async def rename_account(body: NameBody, principal: PrincipalDep, session: SessionDep, audit: AuditDep) -> AccountInfo:
-    """Give your account another name. Organisations of the identity provider are accounts by this name."""
+    """Give your account another name. Who belongs to it by an organisation of the identity provider stays in it."""
     principal.require_account_wide()
     return await Accounts(session).rename(principal.account_id, body.name, audit)
 

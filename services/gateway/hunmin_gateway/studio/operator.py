@@ -17,7 +17,7 @@ from hunmin_gateway.public_schema import NAME, PublicSchema
 from hunmin_gateway.quotas.limits import LARGEST, Limits
 from hunmin_gateway.quotas.storage import with_stored
 from hunmin_gateway.studio.audit import AuditQuery
-from hunmin_gateway.studio.changes import NameBody, OperatorAuditDep
+from hunmin_gateway.studio.changes import Name, NameBody, OperatorAuditDep
 from hunmin_gateway.studio.paging import SearchQuery, split
 from hunmin_gateway.studio.quotas import limits_of
 from hunmin_gateway.studio.router import studio_router
@@ -35,6 +35,15 @@ class LimitBody(PublicSchema):
     value: int = Field(ge=0, le=LARGEST)
     model: str = Field(default=ANY, min_length=1, max_length=200, pattern=NAME)
     purpose: Purpose | None = Field(default=None, strict=False, description="Null: all of them together.")
+
+
+class AccountChange(PublicSchema):
+    """What to change of an account. What is left out stays."""
+
+    name: Name | None = None
+    organization: Name | None = Field(
+        default=None, description="Of the identity provider, whose people belong to the account. Null: of none."
+    )
 
 
 @router.get("/operator/accounts", summary="List all accounts", dependencies=_OPERATOR)
@@ -56,10 +65,17 @@ async def account(account_id: AccountId, session: SessionDep) -> AccountInfo:
     return await Accounts(session).get(account_id)
 
 
-@router.patch("/operator/accounts/{account_id}", summary="Rename any account", dependencies=_OPERATOR)
-async def rename(account_id: AccountId, body: NameBody, session: SessionDep, audit: OperatorAuditDep) -> AccountInfo:
-    """Give an account another name."""
-    return await Accounts(session).rename(account_id, body.name, audit)
+@router.patch("/operator/accounts/{account_id}", summary="Change any account", dependencies=_OPERATOR)
+async def change(
+    account_id: AccountId, body: AccountChange, session: SessionDep, audit: OperatorAuditDep
+) -> AccountInfo:
+    """Give an account another name, or another organisation of the identity provider."""
+    all_accounts = Accounts(session)
+    if body.name is not None:
+        await all_accounts.rename(account_id, body.name, audit)
+    if "organization" in body.model_fields_set:
+        await all_accounts.set_organization(account_id, body.organization, audit)
+    return await all_accounts.get(account_id)
 
 
 @router.post("/operator/accounts/{account_id}/suspend", summary="Suspend an account", dependencies=_OPERATOR)

@@ -7,7 +7,7 @@ from hunmin_contracts.audit import Action
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId, ProjectId, new_account_id, new_project_id
 from hunmin_contracts.tenancy import AccountInfo
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, literal, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -46,15 +46,17 @@ class Accounts:
             raise _taken(name)
         return made
 
-    async def named(self, names: Iterable[str]) -> list[AccountId]:
-        """Return the accounts that have one of these names, the oldest first."""
-        found = select(Account.id).where(Account.name.in_(list(names))).order_by(Account.created_at, Account.id)
-        return [AccountId(account_id) for account_id in await self._session.scalars(found)]
+    async def of_organizations(self, organizations: Iterable[str]) -> list[AccountId]:
+        """Return the accounts that these organisations of the identity provider are, the oldest first."""
+        found = select(Account.id).where(Account.organization.in_(list(organizations)))
+        ordered = found.order_by(Account.created_at, Account.id)
+        return [AccountId(account_id) for account_id in await self._session.scalars(ordered)]
 
     async def one_named(self, name: str) -> AccountId:
         """Return the account of that name; NOT_FOUND if there is none."""
-        for account_id in await self.named([name]):
-            return account_id
+        found = await self._session.scalar(select(Account.id).where(Account.name == name))
+        if found is not None:
+            return AccountId(found)
         raise HunminError(
             ErrorCode.NOT_FOUND, f"There is no account {name!r}. Make it by `hunmin accounts create NAME`."
         )
@@ -90,13 +92,28 @@ class Accounts:
         return AccountInfo.model_validate(row, from_attributes=True)
 
     async def rename(self, account_id: AccountId, name: str, audit: Audit) -> AccountInfo:
-        """Give an account another name; CONFLICT if there is one of that name."""
+        """Give an account another name; CONFLICT if there is one of that name. Its organisation stays."""
         before = await self.get(account_id)
         try:
             async with self._session.begin_nested():
                 return await self._change(before, Action.ACCOUNT_RENAMED, audit, name=name)
         except IntegrityError:
             raise _taken(name) from None
+
+    async def set_organization(self, account_id: AccountId, organization: str | None, audit: Audit) -> AccountInfo:
+        """Let the people of another organisation belong to it, or of none; CONFLICT if theirs is another account."""
+        before = await self.get(account_id)
+        if before.organization == organization:
+            return before
+        try:
+            async with self._session.begin_nested():
+                return await self._change(before, Action.ACCOUNT_ORGANIZATION_CHANGED, audit, organization=organization)
+        except IntegrityError:
+            raise HunminError(
+                ErrorCode.CONFLICT,
+                f"The organisation {organization!r} is another account. Give that one another before.",
+                param="organization",
+            ) from None
 
     async def suspend(self, account_id: AccountId, audit: Audit) -> AccountInfo:
         """Refuse everything to an account from now on. Twice is no error."""
@@ -113,11 +130,15 @@ class Accounts:
         return await self._change(before, Action.ACCOUNT_RESUMED, audit, suspended_at=None)
 
     async def _make(self, name: str, audit: Audit | None) -> AccountInfo | None:
-        """Make an account and its default project, if there is none of that name."""
+        """Make an account and its default project, if there is none of that name.
+
+        It is the organisation of its name, unless another account is that one, which had this name before.
+        """
         account_id = new_account_id()
-        making = insert(Account).values(id=account_id, name=name)
-        made = making.on_conflict_do_nothing(index_elements=[Account.name]).returning(Account.id)
-        if await self._session.scalar(made) is None:
+        is_taken = select(Account.id).where(Account.organization == name).exists()
+        organization = case((is_taken, null()), else_=literal(name))
+        making = insert(Account).values(id=account_id, name=name, organization=organization)
+        if await self._session.scalar(making.on_conflict_do_nothing().returning(Account.id)) is None:
             return None
         await self.default_project(account_id)
         info = await self.get(account_id)

@@ -21,7 +21,7 @@ OPERATOR = "operator"  # of the roles that a provider tells
 async def principal_of(session: AsyncSession, identity: Identity, *, wanted_project: ProjectId | None) -> Principal:
     """Return whom `identity` may act as in that project; with None in the first that they are a member of.
 
-    They are what the members of accounts and projects say, and in the accounts named like their organisations what
+    They are what the members of accounts and projects say, and in the accounts that their organisations are what
     their roles say. Raises PERMISSION_DENIED for who is a member of nothing, NOT_FOUND for a project that they are no
     member of, ACCOUNT_SUSPENDED, and FORBIDDEN for a user who is disabled or a project that is archived. It takes note
     of the user, so the session is to be committed also where nothing else is written.
@@ -58,7 +58,7 @@ async def _by_claims(session: AsyncSession, identity: Identity) -> list[Membersh
     roles = [role for role in Role if role in identity.roles]
     if not roles or not identity.organizations:
         return []
-    accounts = await Accounts(session).named(identity.organizations)
+    accounts = await Accounts(session).of_organizations(identity.organizations)
     return [Membership(account_id, None, _highest(roles)) for account_id in accounts]
 
 

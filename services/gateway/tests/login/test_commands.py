@@ -34,7 +34,7 @@ class TestUsers:
             async with running(SERVICE, *neighbours, env=env, network=True) as up:
                 browser = Browser(up.url("gateway"))
                 await up.announcements("gateway")  # which makes the account
-                with pytest.raises(HunminError, match="There is no account acme"):
+                with pytest.raises(HunminError, match="There is no account 'acme'"):
                     await hunmin(env, "invite", "a@example.org", "--account", "acme")
                 invited = await hunmin(env, "invite", "a@example.org", "--role", "viewer")
                 assert "http://127.0.0.1:8080/auth/register?token=" in invited
