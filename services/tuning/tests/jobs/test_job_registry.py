@@ -278,11 +278,13 @@ class TestAccounts:
             jobs.registry.cancel("acct_2", added.id),
             jobs.registry.metrics(request),
             jobs.registry.events("acct_2", added.id, after=0, limit=9),
-            jobs.registry.page(ListJobsRequest(account_id="acct_2", after=added.id)),
         ):
             with pytest.raises(HunminError) as refusal:
                 await doing
             assert refusal.value.code == ErrorCode.NOT_FOUND
+        with pytest.raises(HunminError) as refusal:  # as for an id that nobody has
+            await jobs.registry.page(ListJobsRequest(account_id="acct_2", after=added.id))
+        assert refusal.value.code == ErrorCode.INVALID_PARAMETER
         assert (await jobs.registry.page(ListJobsRequest(account_id="acct_2"))).data == []
 
     async def test_list_their_jobs_in_pages_and_by_state(self, jobs: Jobs, request_of: RequestOf):

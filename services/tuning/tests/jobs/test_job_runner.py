@@ -327,7 +327,7 @@ class TestStopOfTheService:
             async def take(self):
                 return None if is_frozen.is_set() else await super().take()
 
-        async with workshop.running(claims=Frozen(workshop.claims._database, LIMITS)):
+        async with workshop.running(claims=Frozen(database := workshop.claims._database, LIMITS, events_of(database))):
             await workshop.until(job, lambda info: info.step > 5)
             trainers = workshop.trainers()
             is_frozen.set()
