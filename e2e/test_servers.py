@@ -17,8 +17,8 @@ needs_java = pytest.mark.skipif(bool(missing_tools()), reason=f"needs {', '.join
 # Tells where its server is and whether it is there, and ends by Ctrl-C alone.
 WAITING = """
 import os, time
-print(os.environ["TEST_S3"], flush=True)
 try:
+    print(os.environ["TEST_S3"], flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     print("tidied")

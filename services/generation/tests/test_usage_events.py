@@ -3,8 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -134,10 +133,8 @@ class UnheardDatabase:
         self._database = database
         self._is_lost = True
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
-        async with self._database.session() as session:
-            yield session
+    async def run(self, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+        await self._database.run(work)
         if self._is_lost:
             self._is_lost = False
             raise HunminError(ErrorCode.UNAVAILABLE, "The database cannot be reached.")
