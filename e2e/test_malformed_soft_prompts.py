@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -165,6 +166,20 @@ def watched(process: Any) -> Iterator[Peak]:
         thread.join()
 
 
+def sent_within(process: Any, send: Callable[[], httpx.Response], size: int, name: str) -> httpx.Response:
+    """Return what is answered to a body of `size` bytes, of which the studio may hold two copies.
+
+    The least of three growths counts: what else a studio does meanwhile only adds to one.
+    """
+    growths: list[int] = []
+    while not growths or (growths[-1] >= 2 * size + NOISE and len(growths) < 3):
+        with watched(process) as peak:
+            response = send()
+        growths.append(peak.growth)
+    assert min(growths) < 2 * size + NOISE, f"{name}: {growths} bytes for {size}"
+    return response
+
+
 @dataclass
 class Neighbour:
     """Another user, who completes the same text again and again."""
@@ -216,13 +231,11 @@ def test_each_malformed_file_is_refused_and_disturbs_nobody(studio, process):
         with watched(process) as peak_of_all:
             for name, make in MALFORMED.items():
                 content = make(width)
-                with watched(process) as peak:
-                    response = sent(http, studio.model, content)
+                response = sent_within(process, partial(sent, http, studio.model, content), len(content), name)
                 problem = response.json()
                 assert 400 <= response.status_code < 500, f"{name}: {problem}"
                 assert problem["code"] in ("invalid_request", "too_large", "conflict", "invalid_parameter"), name
                 assert len(problem["detail"]) > 20, f"{name}: {problem}"
-                assert peak.growth < 2 * len(content) + NOISE, f"{name}: {peak.growth} bytes for {len(content)}"
         assert peak_of_all.growth < 2 * LARGE
         neighbour.wait_for(3)
         assert http.get(PATH, params={"name": "stranger"}).json()["data"] == []
@@ -255,13 +268,11 @@ def test_each_malformed_tensor_is_refused_where_gradients_are_asked_for(studio, 
                 body = asked | {"soft_prompt": base64.b64encode(make(width)).decode()}
                 request = http.build_request("POST", GRADIENTS, json=body)
             size = len(request.read())
-            with watched(process) as peak:
-                response = http.send(request)
+            response = sent_within(process, partial(http.send, request), size, name)
             problem = response.json()
             assert 400 <= response.status_code < 500, f"{name}: {problem}"
             assert problem["code"] in ("invalid_request", "too_large", "conflict", "invalid_parameter"), name
             assert len(problem["detail"]) > 20, f"{name}: {problem}"
-            assert peak.growth < 2 * size + NOISE, f"{name}: {peak.growth} bytes for {size}"
         neighbour.wait_for(3)
     assert len(set(neighbour.answers)) == 1
 

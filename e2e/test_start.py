@@ -23,7 +23,7 @@ def test_a_stop_finishes_running_streams_and_a_second_start_finds_all(process, s
     before = ledger(studio)
     with streams(studio, count=2, max_tokens=40) as running:
         codes = process.stop()
-    assert set(codes) == {0}
+    assert set(codes) == {0}, process.tail()
     assert all(stream.is_finished for stream in running)
     process.start()
     after = ledger(studio)

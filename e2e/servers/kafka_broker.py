@@ -7,17 +7,21 @@ from servers.java import Process, jars, java
 from studio_process import free_ports
 
 _HERE = Path(__file__).with_name("kafka")
+_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+USER, PASSWORD = "hunmin", "hunmin-test"
 _CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"
 # One replica of everything, since there is one broker; topics are declared (`hunmin topics`), never made by a typo.
 _SETTINGS = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},KNOWN://127.0.0.1:{known},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},KNOWN://127.0.0.1:{known}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,KNOWN:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.name.known.sasl.enabled.mechanisms=PLAIN
+listener.name.known.plain.sasl.jaas.config={login} required user_{user}="{password}";
 log.dirs={folder}/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -34,15 +38,22 @@ num.io.threads=2
 """
 
 
+def _settings(**values: object) -> str:
+    return _SETTINGS.format(**values, login=_LOGIN, user=USER, password=PASSWORD)
+
+
 class KafkaBroker:
-    """A broker whose files lie in `folder`. `servers` is what HUNMIN_KAFKA_SERVERS names."""
+    """A broker whose files lie in `folder`. `servers` is what HUNMIN_KAFKA_SERVERS names.
+
+    `known` is another address of it, for clients that say who they are: USER with PASSWORD, by the mechanism PLAIN.
+    """
 
     def __init__(self, folder: Path) -> None:
-        port, controller = free_ports(2)
-        self.servers = f"127.0.0.1:{port}"
+        port, known, controller = free_ports(3)
+        self.servers, self.known = f"127.0.0.1:{port}", f"127.0.0.1:{known}"
         folder.mkdir(parents=True, exist_ok=True)
         self._settings = folder / "server.properties"
-        self._settings.write_text(_SETTINGS.format(port=port, controller=controller, folder=folder))
+        self._settings.write_text(_settings(port=port, known=known, controller=controller, folder=folder))
         self._jars = jars(_HERE / "pom.xml")
         self._format()
         self._process = Process(self._java("kafka.Kafka"), port=port, log=folder / "broker.log")
@@ -50,7 +61,7 @@ class KafkaBroker:
     @property
     def environ(self) -> dict[str, str]:
         """What tests read."""
-        return {"TEST_KAFKA": self.servers}
+        return {"TEST_KAFKA": self.servers, "TEST_KAFKA_KNOWN": f"{USER}:{PASSWORD}@{self.known}"}
 
     def start(self, *, wait: bool = True) -> None:
         """Start it, for the first time or again."""

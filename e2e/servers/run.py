@@ -1,8 +1,9 @@
 """Run a command beside real servers: `python e2e/servers/run.py COMMAND…`.
 
-It finds them in TEST_KAFKA=host:port, TEST_S3=http://KEY:SECRET@host:port/BUCKET, and TEST_KEYCLOAK=http://host:port
-with TEST_KEYCLOAK_ADMIN=user:password. A server that the environment names already is used, and none is started; where
-Java or Maven is missing none can be, and their tests are skipped. The servers end when the command does.
+It finds them in TEST_KAFKA=host:port and TEST_KAFKA_KNOWN=user:password@host:port (of one that asks who comes),
+TEST_S3=http://KEY:SECRET@host:port/BUCKET, and TEST_KEYCLOAK=http://host:port with TEST_KEYCLOAK_ADMIN=user:password.
+A server that the environment names already is used, and none is started; where Java or Maven is missing none can be,
+and their tests are skipped. The servers end when the command does.
 """
 
 import os

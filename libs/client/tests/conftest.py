@@ -37,15 +37,15 @@ class Studio:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker of pytest-xdist run all tests of the studio, which is started once."""
+    """Let one worker of pytest-xdist run the tests of a module, whose studio is started once."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("client"))
+            item.add_marker(pytest.mark.xdist_group(f"client-{item.path.stem}"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: beside the tests of others it would write into what they read
 def studio() -> Iterator[Studio]:
-    """The studio that all tests share."""
+    """The studio that the tests of a module share."""
     started: Future[Studio] = Future()
     stop: Future[None] = Future()
     thread = threading.Thread(target=_run, args=(started, stop), daemon=True)

@@ -18,7 +18,6 @@ from hunmin_kit.run.errors import StartError
 from starlette.routing import BaseRoute
 
 from hunmin_gateway.idempotency.once import answer_once
-from hunmin_gateway.keys.authentication import authenticate
 from hunmin_gateway.login import cookies
 from hunmin_gateway.login.doors import login_of
 from hunmin_gateway.parts import parts_of
@@ -84,7 +83,11 @@ class KeyedRoute(APIRoute):
                 principal.require(Scope(required))
             request.state.principal = principal
             admitted = await self.admit(request, principal)
-            return await answer_once(admitted, principal, parts_of(request).idempotency, answer)
+            try:
+                return await answer_once(admitted, principal, parts_of(request).idempotency, answer)
+            finally:
+                if required in (Scope.MANAGE, OPERATOR) and request.method != "GET":
+                    parts_of(request).authentication.forget()
 
         return answer_principal
 
@@ -116,7 +119,11 @@ def check_declared(routes: Sequence[BaseRoute], *, open_paths: Collection[str]) 
             raise StartError(f"The route {context.path} is open to the world. Give it a KeyedRoute's router.")
 
 
-PrincipalDep = Annotated[Principal, Depends(principal_of)]
+async def _principal_of(request: Request) -> Principal:  # FastAPI runs what is not async in a thread
+    return principal_of(request)
+
+
+PrincipalDep = Annotated[Principal, Depends(_principal_of)]
 
 
 async def _authenticate(route: KeyedRoute, request: Request) -> Principal:
@@ -126,8 +133,7 @@ async def _authenticate(route: KeyedRoute, request: Request) -> Principal:
     credential = route.key_of(request)
     if credential.count(".") == _DOTS_OF_TOKEN:  # no key has one
         return await _principal(request, await login_of(request).provider.verify_bearer(credential))
-    parts = parts_of(request)
-    return await authenticate(parts.database.quick, credential, pepper=parts.pepper)
+    return await parts_of(request).authentication.principal_of(credential)
 
 
 async def _principal(request: Request, identity: Identity) -> Principal:

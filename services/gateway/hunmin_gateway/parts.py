@@ -10,6 +10,7 @@ from hunmin_kit.events import Events
 from hunmin_kit.web import Client
 
 from hunmin_gateway.idempotency.keys import IdempotencyKeys
+from hunmin_gateway.keys.authentication import Authentication
 from hunmin_gateway.pipeline import Pipeline
 from hunmin_gateway.quotas.jobs import RunningJobs
 from hunmin_gateway.quotas.storage import Storage
@@ -21,6 +22,7 @@ class Parts:
 
     database: Database
     pepper: bytes
+    authentication: Authentication
     pipeline: Pipeline
     generation: Client
     tokenizer: Client
@@ -49,4 +51,8 @@ def parts_of(request: Request) -> Parts:
     return parts_of_app(request.app)
 
 
-PartsDep = Annotated[Parts, Depends(parts_of)]
+async def _parts_of(request: Request) -> Parts:  # FastAPI runs what is not async in a thread
+    return parts_of(request)
+
+
+PartsDep = Annotated[Parts, Depends(_parts_of)]

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import FastAPI
 from hunmin_contracts.events import BATCH, JOB, USAGE
 from hunmin_kit.data import Database
-from hunmin_kit.events import Subscription
+from hunmin_kit.events import Events, Subscription
 from hunmin_kit.run import Platform, Service
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
@@ -22,6 +22,7 @@ from hunmin_gateway.batches.worker import LEASE_S as LINE_LEASE_S
 from hunmin_gateway.batches.worker import BatchWorker
 from hunmin_gateway.described import API_DESCRIPTION
 from hunmin_gateway.idempotency.keys import IdempotencyKeys
+from hunmin_gateway.keys.authentication import Authentication
 from hunmin_gateway.keys.pepper import load_pepper
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, keys_exist
 from hunmin_gateway.keys.text import is_well_formed
@@ -76,25 +77,34 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     database = platform.database()
     pepper = await pepper_of(platform, settings, database)
     events = platform.events()
-    bootstrap_key = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key is not None else None
-    if bootstrap_key is not None:
-        async with database.session() as session:
-            ring, audit = KeyRing(session, pepper=pepper), Audit(session, events, STARTING)
-            await ring.ensure(bootstrap_key, DEFAULT_ACCOUNT, "bootstrap", audit=audit)
+    bootstrap_key = await _bootstrap_key(settings, database, events, pepper)
     generation = platform.client("generation")
     platform.on_ready(Welcome(database, pepper, events, generation, bootstrap_key=bootstrap_key).text)
     ledger, quotas = UsageLedger(database), Quotas(database, generation, lease_s=settings.quota_lease_s)
     app = platform.app(
         title="Hunmin Studio", render_error=render_error, upload_paths=UPLOAD_PATHS, description=API_DESCRIPTION
     )
-    pipeline = Pipeline(generation, ledger, quotas)
     tokenizer, tuning = platform.client("tokenizer"), platform.client("tuning")
     blobs, holdings = platform.blobs(), Holdings(database)
     jobs = RunningJobs(quotas, holdings)
     # Whatever keeps files of accounts is a store here, or its files are free.
     storage = Storage(database, quotas, holdings, [store_of(tuning), store_of(generation), files_of(database)])
-    keys, model = IdempotencyKeys(database), settings.tgi_model
-    parts = Parts(database, pepper, pipeline, generation, tokenizer, tuning, blobs, events, keys, jobs, storage, model)
+    keys = IdempotencyKeys(database)
+    parts = Parts(
+        database,
+        pepper,
+        Authentication(database.quick, pepper=pepper),
+        Pipeline(generation, ledger, quotas),
+        generation,
+        tokenizer,
+        tuning,
+        blobs,
+        events,
+        keys,
+        jobs,
+        storage,
+        settings.tgi_model,
+    )
     attach(app, parts)
     mount(app)
     every_s = min(_SETTLE_EVERY_S, settings.lost_after_s)
@@ -121,6 +131,17 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
         await asyncio.gather(settling, return_exceptions=True)
         await ledger.finish()
         await holdings.finish()
+
+
+async def _bootstrap_key(settings: GatewaySettings, database: Database, events: Events, pepper: bytes) -> str | None:
+    """Make the key that the settings name, where it is not there yet; return it."""
+    if settings.bootstrap_key is None:
+        return None
+    key = settings.bootstrap_key.get_secret_value()
+    async with database.session() as session:
+        ring, audit = KeyRing(session, pepper=pepper), Audit(session, events, STARTING)
+        await ring.ensure(key, DEFAULT_ACCOUNT, "bootstrap", audit=audit)
+    return key
 
 
 def batch_worker(platform: Platform, settings: GatewaySettings, parts: Parts) -> BatchWorker:

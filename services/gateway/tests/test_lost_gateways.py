@@ -77,7 +77,7 @@ async def two() -> AsyncIterator[Two]:
     async with fresh_database() as url:
         await Chain("generation", "hunmin_generation.migrations").upgrade(url)
         await Chain("gateway", "hunmin_gateway.migrations").upgrade(url)
-        timing, metrics = Timing(poll_s=0.05), Metrics().events
+        timing, metrics = Timing(poll_s=0.05, look_s=0.05), Metrics().events
         databases = [Database(url, schema=name, tracer=NoOpTracer()) for name in ("generation", "gateway")]
         told, heard = (
             Events(one, DirectBus(one, timing=timing), timing=timing, tracer=TRACER, metrics=metrics)

@@ -3,8 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -22,7 +21,7 @@ from hunmin_gateway.quotas.quotas import Quotas
 from hunmin_gateway.tables import Account, QuotaLimit
 from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.record import ReservedFor, UsageRecord
-from hunmin_kit.data import Quick, QuickConnection
+from hunmin_kit.data import Quick
 from sqlalchemy import select, text
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -234,17 +233,13 @@ class LateDatabase:
     def quick(self) -> "LateDatabase":
         return self
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[QuickConnection]:
-        transaction = self._database.quick.transaction()
-        yield await transaction.__aenter__()
-        committing = asyncio.create_task(self._commit(transaction))
-        await asyncio.shield(committing)
+    async def fetch(self, statement: Quick, values: dict) -> list:
+        return await asyncio.shield(asyncio.create_task(self._commit(statement, values)))
 
-    async def _commit(self, transaction) -> None:
+    async def _commit(self, statement: Quick, values: dict) -> list:
         self.is_committing.set()
         await asyncio.sleep(0.3)
-        await transaction.__aexit__(None, None, None)
+        return await self._database.quick.fetch(statement, values)
 
 
 class TestCancelled:

@@ -7,7 +7,7 @@ from hunmin_contracts.errors import ErrorCode, Problem
 from hunmin_contracts.quotas import LimitName
 from hunmin_gateway.clova import envelope
 from hunmin_gateway.quotas.amounts import Amounts
-from hunmin_gateway.quotas.state import LimitState, Refused, duration, rate_limit_headers, refusal
+from hunmin_gateway.quotas.state import Asked, LimitState, duration, rate_limit_headers, refusal
 
 NOW = datetime(2026, 11, 28, 12, 0, 17, 500_000, tzinfo=UTC)
 
@@ -27,30 +27,30 @@ def test_a_duration_is_written_as_go_does_and_never_too_short(seconds, written):
 
 
 def test_who_waits_as_told_does_not_come_too_early():
-    assert refusal([Refused(state(), 11)]).details["retry_after_s"] == 43
-    assert refusal([Refused(state(reset_s=0.001), 11)]).details["retry_after_s"] == 1
+    assert refusal([Asked(state(), 11)]).details["retry_after_s"] == 43
+    assert refusal([Asked(state(reset_s=0.001), 11)]).details["retry_after_s"] == 1
 
 
 def test_the_limit_that_is_in_the_way_for_longest_is_told_of():
     month = state(LimitName.TOKENS_PER_MONTH, reset_s=10_000.0)
     running = state(LimitName.CONCURRENT_REQUESTS, reset_s=None, value=1, used=0, reserved=1)
     hopeless = state(value=10, used=0, reserved=0)
-    refused = [Refused(running, 1), Refused(state(), 11), Refused(month, 11)]
+    refused = [Asked(running, 1), Asked(state(), 11), Asked(month, 11)]
     assert refusal(refused).details["limit"] == LimitName.TOKENS_PER_MONTH
-    error = refusal([*refused, Refused(hopeless, 11)])
+    error = refusal([*refused, Asked(hopeless, 11)])
     assert error.details["value"] == 10
     assert "retry_after_s" not in error.details
     assert refusal(refused[:1]).details["retry_after_s"] == 1
 
 
 def test_a_refusal_says_for_which_model_and_purpose():
-    error = refusal([Refused(state(model="starter", purpose="score"), 11)])
+    error = refusal([Asked(state(model="starter", purpose="score"), 11)])
     assert error.code is ErrorCode.QUOTA_EXCEEDED
     assert "limit tokens_per_minute for the model starter for the purpose score is 100" in error.message
 
 
 def test_clova_s_code_for_it_is_that_of_an_exceeded_rate():
-    problem = Problem.of(refusal([Refused(state(), 11)]), request_id="req_1")
+    problem = Problem.of(refusal([Asked(state(), 11)]), request_id="req_1")
     response = envelope.error_response(problem)
     assert response.status_code == 429
     assert b'"code":"42901"' in response.body

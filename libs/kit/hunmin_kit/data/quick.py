@@ -5,8 +5,7 @@ SQLAlchemy's session costs several times what such a statement does. And nobody 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -34,24 +33,8 @@ class Quick:
         self.operation = self.text.split(None, 1)[0].upper()
 
 
-class QuickConnection:
-    """What runs them, inside a transaction."""
-
-    def __init__(self, connection: Any, schema: str, tracer: Tracer) -> None:
-        self._connection = connection
-        self._schema = schema
-        self._tracer = tracer
-
-    async def fetch(self, statement: Quick, values: Mapping[str, Any] = {}) -> Sequence[Any]:
-        """Return the rows, whose columns are found by name."""
-        known = {**statement.constants, **values}
-        attributes = {"db.system.name": "postgresql", "db.namespace": self._schema}
-        name = f"{statement.operation} {self._schema}"
-        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes):
-            rows: Sequence[Any] = await self._connection.fetch(
-                statement.text, *[known[name] for name in statement.names]
-            )
-        return rows
+class Violated(Exception):
+    """A constraint has refused the statement, which has changed nothing."""
 
 
 class QuickStatements:
@@ -65,30 +48,30 @@ class QuickStatements:
         self._pool: asyncio.Future[Any] | None = None
 
     async def fetch(self, statement: Quick, values: Mapping[str, Any] = {}) -> Sequence[Any]:
-        """Run a statement as a transaction of its own; return its rows."""
-        async with self._connection() as connection:
-            return await connection.fetch(statement, values)
+        """Run a statement as a transaction of its own; return its rows, whose columns are found by name.
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[QuickConnection]:
-        """Open a transaction of several; an error rolls it back."""
-        async with self._connection() as connection, connection._connection.transaction():
-            yield connection
+        Raises Violated.
+        """
+        known = {**statement.constants, **values}
+        arguments = [known[name] for name in statement.names]
+        attributes = {"db.system.name": "postgresql", "db.namespace": self._schema}
+        name = f"{statement.operation} {self._schema}"
+        with as_hunmin_errors():
+            try:
+                with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes):
+                    async with (await self._opened()).acquire() as connection:
+                        rows: Sequence[Any] = await connection.fetch(statement.text, *arguments)
+                return rows
+            except asyncpg.IntegrityConstraintViolationError as error:
+                raise Violated(error.constraint_name or error.column_name) from error
+            except OSError as error:  # nothing but the database is asked for anything here
+                raise unavailable() from error
 
     async def close(self) -> None:
         """Close every connection."""
         if self._pool is not None:
             pool = await self._pool
             await pool.close()
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[QuickConnection]:
-        with as_hunmin_errors():
-            try:
-                async with (await self._opened()).acquire() as connection:
-                    yield QuickConnection(connection, self._schema, self._tracer)
-            except OSError as error:  # nothing but the database is asked for anything here
-                raise unavailable() from error
 
     async def _opened(self) -> Any:
         if self._pool is None or (self._pool.done() and self._pool.exception() is not None):

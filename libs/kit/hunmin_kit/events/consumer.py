@@ -82,7 +82,7 @@ class Consumer:
             asyncio.TaskGroup() as tasks,
         ):
             tasks.create_task(self._drain(reader, idle_s=0))
-            tasks.create_task(self._drain(letters, idle_s=self._timing.poll_s))
+            tasks.create_task(self._drain(letters, idle_s=self._timing.look_s))
             tasks.create_task(self._watch(reader))
 
     async def _drain(self, reader: Reader, *, idle_s: float) -> None:

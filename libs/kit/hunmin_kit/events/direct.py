@@ -89,11 +89,11 @@ class DirectReader:
     async def read(self) -> Sequence[Batch]:
         """Return what is behind the position; wait for it a while."""
         if not self._lease.is_held and not await self._lease.take():
-            await self._heard.wait(within_s=self._timing.poll_s)
+            await self._heard.wait(within_s=self._timing.look_s)
             return []
         deliveries = await self._read()
         if not deliveries:
-            await self._heard.wait(within_s=self._timing.poll_s)
+            await self._heard.wait(within_s=self._timing.look_s)
             return []
         return [Batch(self._topic, deliveries)]
 
@@ -153,7 +153,7 @@ class DirectListener:
             behind = select(*columns).where(outbox.topic == self._topic, outbox.sequence > self._last)
             rows = (await session.execute(behind.order_by(outbox.sequence).limit(_RECORDS_AT_ONCE))).all()
         if not rows:
-            await self._heard.wait(within_s=self._timing.poll_s)
+            await self._heard.wait(within_s=self._timing.look_s)
             return []
         self._last = int(rows[-1].sequence)
         return [Record(row.topic, row.key, row.content, row.headers) for row in rows]

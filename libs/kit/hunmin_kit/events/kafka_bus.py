@@ -10,7 +10,9 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hunmin_contracts.errors import ErrorCode, HunminError
@@ -37,11 +39,42 @@ logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what fails it also rais
 ResultT = TypeVar("ResultT")
 
 
-class KafkaBus:
-    """The bus of one process on the cluster that `servers` (`host:port,host:port`) belong to."""
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A Kafka cluster, and who we are there. Without a user nobody in particular; without TLS in the clear."""
 
-    def __init__(self, servers: str) -> None:
-        self._servers = servers.split(",")
+    servers: str  # host:port,host:port
+    uses_tls: bool = False
+    ca_file: Path | None = None  # PEM; None: the authorities that this machine trusts
+    user: str | None = None
+    password: str | None = None
+    sasl_mechanism: str = "SCRAM-SHA-512"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What every client of kafka-python takes."""
+        sasl = "SASL_" if self.user is not None else ""
+        found: dict[str, Any] = {
+            "bootstrap_servers": self.servers.split(","),
+            "bootstrap_timeout_ms": _CONNECT_MS,
+            "security_protocol": sasl + ("SSL" if self.uses_tls else "PLAINTEXT"),
+        }
+        if self.uses_tls and self.ca_file is not None:
+            found["ssl_cafile"] = str(self.ca_file)
+        if self.user is not None:
+            found |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.user,
+                "sasl_plain_password": self.password,
+            }
+        return found
+
+
+class KafkaBus:
+    """The bus of one process on `cluster`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-producer")
         self._producer: Any = None
 
@@ -57,7 +90,7 @@ class KafkaBus:
     @asynccontextmanager
     async def reader(self, consumer: str, topic: str) -> AsyncGenerator["KafkaReader", None]:
         """Read as a member of the consumer group `consumer`."""
-        reader = KafkaReader(self._servers, consumer, topic)
+        reader = KafkaReader(self._cluster, consumer, topic)
         try:
             yield reader
         finally:
@@ -66,7 +99,7 @@ class KafkaBus:
     @asynccontextmanager
     async def listener(self, topic: str) -> AsyncGenerator["KafkaListener", None]:
         """Read every partition from its end, as a member of no group."""
-        listener = KafkaListener(self._servers, topic)
+        listener = KafkaListener(self._cluster, topic)
         try:
             yield listener
         finally:
@@ -79,7 +112,7 @@ class KafkaBus:
         await _last_in(self._thread, self._drop_producer)
 
     def _publish(self, records: Sequence[Record]) -> None:
-        with _as_hunmin_errors(self._servers):
+        with _as_hunmin_errors(self._cluster):
             try:
                 if self._producer is None:
                     self._producer = self._new_producer()
@@ -98,8 +131,7 @@ class KafkaBus:
 
     def _new_producer(self) -> Any:
         return KafkaProducer(
-            bootstrap_servers=self._servers,
-            bootstrap_timeout_ms=_CONNECT_MS,
+            **self._cluster.arguments,
             acks="all",
             enable_idempotence=True,
             allow_auto_create_topics=False,
@@ -118,8 +150,8 @@ class KafkaBus:
 class KafkaReader:
     """A member of a consumer group. Each partition is a lane."""
 
-    def __init__(self, servers: list[str], group: str, topic: str) -> None:
-        self._servers = servers
+    def __init__(self, cluster: Cluster, group: str, topic: str) -> None:
+        self._cluster = cluster
         self._group = group
         self._topic = topic
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"kafka-{group}")
@@ -145,7 +177,7 @@ class KafkaReader:
     def _read(self) -> Sequence[Batch]:
         with self._dropping():
             if self._consumer is None:
-                self._consumer = _new_consumer(self._servers, self._topic, group=self._group, begin="earliest")
+                self._consumer = _new_consumer(self._cluster, self._topic, group=self._group, begin="earliest")
             for partition, offset in self._unfinished.items():
                 if partition in self._consumer.assignment():
                     self._consumer.seek(partition, offset)
@@ -192,7 +224,7 @@ class KafkaReader:
     @contextmanager
     def _dropping(self) -> Iterator[None]:
         """Let go of a client that failed: the next one begins at what is committed."""
-        with _as_hunmin_errors(self._servers):
+        with _as_hunmin_errors(self._cluster):
             try:
                 yield
             except KafkaError:
@@ -203,8 +235,8 @@ class KafkaReader:
 class KafkaListener:
     """Reads every partition of a topic, and commits nothing."""
 
-    def __init__(self, servers: list[str], topic: str) -> None:
-        self._servers = servers
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        self._cluster = cluster
         self._topic = topic
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-listener")
         self._consumer: Any = None
@@ -218,10 +250,10 @@ class KafkaListener:
         await _last_in(self._thread, self._drop)
 
     def _hear(self) -> Sequence[Record]:
-        with _as_hunmin_errors(self._servers):
+        with _as_hunmin_errors(self._cluster):
             try:
                 if self._consumer is None:
-                    self._consumer = _new_consumer(self._servers, self._topic, group=None, begin="latest")
+                    self._consumer = _new_consumer(self._cluster, self._topic, group=None, begin="latest")
                 polled = self._consumer.poll(timeout_ms=_POLL_MS, max_records=_RECORDS_AT_ONCE)
             except KafkaError:
                 self._drop()
@@ -234,11 +266,10 @@ class KafkaListener:
             consumer.close(autocommit=False, timeout_ms=_CONNECT_MS)
 
 
-def _new_consumer(servers: list[str], topic: str, *, group: str | None, begin: str) -> Any:
+def _new_consumer(cluster: Cluster, topic: str, *, group: str | None, begin: str) -> Any:
     return KafkaConsumer(
         topic,
-        bootstrap_servers=servers,
-        bootstrap_timeout_ms=_CONNECT_MS,
+        **cluster.arguments,
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset=begin,
@@ -250,13 +281,12 @@ def _new_consumer(servers: list[str], topic: str, *, group: str | None, begin: s
 
 
 def create_topics(
-    servers: str, topics: Sequence[Topic[EventModel]], *, partitions: int, replication: int, keep_s: float
+    cluster: Cluster, topics: Sequence[Topic[EventModel]], *, partitions: int, replication: int, keep_s: float
 ) -> list[str]:
     """Create those of `topics`, and of their `….dead`, that are not there; return their names."""
-    addresses = servers.split(",")
     created = []
-    with _as_hunmin_errors(addresses):
-        admin = KafkaAdminClient(bootstrap_servers=addresses, bootstrap_timeout_ms=_CONNECT_MS)
+    with _as_hunmin_errors(cluster):
+        admin = KafkaAdminClient(**cluster.arguments)
         try:
             for name in [name for topic in topics for name in (topic.name, topic.dead)]:
                 options = {
@@ -323,13 +353,13 @@ async def _last_in(thread: ThreadPoolExecutor, call: Callable[[], object]) -> No
 
 
 @contextmanager
-def _as_hunmin_errors(servers: Sequence[str]) -> Iterator[None]:
+def _as_hunmin_errors(cluster: Cluster) -> Iterator[None]:
     try:
         yield
     except UnknownTopicOrPartitionError as error:
         message = "A topic is not there. Run `hunmin topics`."
         raise HunminError(ErrorCode.UNAVAILABLE, message, retry_after_s=_RETRY_AFTER_S) from error
     except KafkaError as error:
-        why = f"Kafka at {','.join(servers)} cannot be used ({type(error).__name__})."
+        why = f"Kafka at {cluster.servers} cannot be used ({type(error).__name__})."
         message = f"{why} Try again shortly; if a topic is missing, `hunmin topics` creates it."
         raise HunminError(ErrorCode.UNAVAILABLE, message, retry_after_s=_RETRY_AFTER_S) from error

@@ -83,7 +83,7 @@ class Relay:
 
     async def _round(self) -> None:
         if not self._lease.is_held and not await self._lease.take():
-            await asyncio.sleep(self._timing.poll_s)
+            await asyncio.sleep(self._timing.look_s)
             return
         if not await self.relay_some():
             await self._outbox.written(within_s=self._timing.poll_s)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 class Timing:
     """In seconds, but for `max_attempts`."""
 
-    poll_s: float = 0.25  # between two looks for what no notice told of
+    poll_s: float = 0.25  # between two looks into an outbox for what other processes wrote
+    look_s: float = 2.0  # between two looks for what a notice tells of, which may have been lost, or nothing does
     lease_s: float = 15.0  # after which another process takes over from one that died
     retry_s: float = 0.5  # before what failed is tried again; then doubled
     max_retry_s: float = 10.0

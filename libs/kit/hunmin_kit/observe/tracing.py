@@ -7,6 +7,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON
 
 FLUSH_S = 3.0
 
@@ -28,7 +29,9 @@ def tracer_provider(
 ) -> TracerProvider:
     """Return the provider of `service`. Spans go to `otlp_endpoint` in batches, to `exporter` at once."""
     resource = Resource({SERVICE_NAME: f"hunmin-{service}"})
-    provider = TracerProvider(resource=resource, id_generator=_Ids(), shutdown_on_exit=False)
+    # Where nothing is exported nothing is recorded; ids are made and handed on all the same.
+    sampler = ALWAYS_OFF if otlp_endpoint is None and exporter is None else DEFAULT_ON
+    provider = TracerProvider(resource=resource, sampler=sampler, id_generator=_Ids(), shutdown_on_exit=False)
     if otlp_endpoint is not None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
             OTLPSpanExporter,  # slow to load, seldom wanted

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+import uvloop
 from hunmin_contracts.errors import HunminError
 
 from hunmin_kit.observe import logs
@@ -45,7 +46,7 @@ def _act(options: argparse.Namespace) -> int:
         if options.command == "migrate":
             asyncio.run(_migrate(checked))
         else:
-            asyncio.run(run(checked, opened(services, options.names)))
+            uvloop.run(run(checked, opened(services, options.names)))
     except (StartError, HunminError) as error:
         message = error.message if isinstance(error, HunminError) else str(error)
         sys.stderr.write(f"hunmin: {message}\n")

@@ -72,9 +72,10 @@ async def _create_topics(checked: Plan, _: argparse.Namespace) -> list[str]:
         return ["HUNMIN_KAFKA_SERVERS is not set: events are read from PostgreSQL, which needs no topics."]
     from hunmin_kit.events.kafka_bus import create_topics
     from hunmin_kit.events.timing import Timing
+    from hunmin_kit.run.backbone import kafka_cluster
 
     created = create_topics(
-        settings.kafka_servers,
+        kafka_cluster(settings, settings.kafka_servers),
         TOPICS,
         partitions=settings.kafka_partitions,
         replication=settings.kafka_replication,

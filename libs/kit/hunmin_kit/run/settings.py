@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -73,6 +73,11 @@ class PlatformSettings(_Frozen):
     database_url: SecretStr | None = None  # None: an embedded server under `home`
     blobs_url: str | None = None  # e.g. s3://bucket/prefix; None: a folder under `home`
     kafka_servers: str | None = None  # host:port,host:port; None: events are read from PostgreSQL, without a broker
+    kafka_user: str | None = None  # None: the brokers ask nobody who they are
+    kafka_password: SecretStr | None = None
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_tls: bool = False
+    kafka_ca_file: Path | None = None  # PEM, of who signed the brokers' certificates; None: whom this machine trusts
     kafka_partitions: int = Field(default=6, ge=1)  # of a topic that `hunmin topics` creates
     kafka_replication: int = Field(default=-1, ge=-1)  # how many brokers keep it; -1: as the brokers say
     database_pool_size: int = Field(default=10, ge=1, le=200)
@@ -95,6 +100,12 @@ class PlatformSettings(_Frozen):
         if url is not None and not url.get_secret_value().startswith(_POSTGRESQL):
             raise ValueError("it is written as postgresql://user:password@host/database")
         return url
+
+    @model_validator(mode="after")
+    def _knows_both_of_kafka(self) -> Self:
+        if (self.kafka_user is None) is not (self.kafka_password is None):
+            raise ValueError("kafka_user and kafka_password are set both or neither")
+        return self
 
     @field_validator("kafka_servers")
     @classmethod

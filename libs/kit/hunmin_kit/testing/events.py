@@ -8,7 +8,7 @@ from hunmin_kit.events.direct import DirectBus
 from hunmin_kit.events.timing import Timing
 from hunmin_kit.observe.metrics import Metrics
 
-_TIMING = Timing(poll_s=0.05)
+_TIMING = Timing(poll_s=0.05, look_s=0.05)
 
 
 def events_of(database: Database) -> Events:

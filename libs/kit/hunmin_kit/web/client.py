@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -55,8 +56,11 @@ class Client:
         self._service = service
         self._tracer = tracer
         self._deadlines = deadlines
+        # Without httpx's client, whose redirects, cookies and credentials no service has: it takes as long as all else.
+        self._transport = transport
+        self._base_url = httpx.URL(base_url)
         timeout = httpx.Timeout(None, connect=deadlines.connect_s, pool=deadlines.connect_s)
-        self._http = httpx.AsyncClient(transport=transport, base_url=base_url, timeout=timeout, trust_env=False)
+        self._extensions = {"timeout": timeout.as_dict()}
 
     async def call(self, endpoint: Endpoint[RequestT, ResponseT], request: RequestT) -> ResponseT:
         """Return the callee's response; raise HunminError as it raised it, UNAVAILABLE or DEADLINE_EXCEEDED."""
@@ -90,10 +94,11 @@ class Client:
                 else self._request(endpoint, request, span)
             )
             async with wait():
-                response = await self._http.send(sent, stream=True)
-                if response.is_error:
-                    await response.aread()
+                response = await self._transport.handle_async_request(sent)
             try:
+                if response.is_error:
+                    async with wait():
+                        await response.aread()
                 self._raise_for_status(response)
                 async with (
                     aclosing(_received(response, wait)) as pieces,
@@ -105,7 +110,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Close the transport."""
-        await self._http.aclose()
+        await self._transport.aclose()
 
     def _waiting(self, endpoint: StreamEndpoint[Any, Any]) -> Wait:
         """Return what every wait for a part of the stream stands in."""
@@ -128,7 +133,11 @@ class Client:
     async def _answer(self, request: httpx.Request, deadline_s: float) -> httpx.Response:
         with self._as_hunmin_errors():
             async with asyncio.timeout(deadline_s):
-                response = await self._http.send(request)
+                response = await self._transport.handle_async_request(request)
+                try:
+                    await response.aread()
+                finally:
+                    await response.aclose()
         self._raise_for_status(response)
         return response
 
@@ -137,10 +146,10 @@ class Client:
         path, fields = _filled(endpoint.path, request)
         if endpoint.method in ("GET", "DELETE"):
             query = request.model_dump(mode="json", exclude=fields, exclude_none=True)
-            return self._http.build_request(endpoint.method, path, params=query, headers=headers)
+            return self._to(endpoint, path, headers, query=query)
         body = request.model_dump_json(exclude=fields, by_alias=True).encode()
         headers["content-type"] = "application/json"
-        return self._http.build_request(endpoint.method, path, content=body, headers=headers)
+        return self._to(endpoint, path, headers, body)
 
     def _upload(
         self, endpoint: AnyEndpoint, request: BaseModel, file: AsyncIterable[bytes] | None, span: trace.Span
@@ -148,7 +157,25 @@ class Client:
         path, fields = _filled(endpoint.path, request)
         body = _behind(request.model_dump_json(exclude=fields, by_alias=True).encode(), file)
         headers = {**self._headers(span), "content-type": "application/octet-stream"}
-        return self._http.build_request(endpoint.method, path, content=body, headers=headers)
+        return self._to(endpoint, path, headers, body)
+
+    def _to(
+        self,
+        endpoint: AnyEndpoint,
+        path: str,
+        headers: Mapping[str, str],
+        content: bytes | AsyncIterable[bytes] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+    ) -> httpx.Request:
+        return httpx.Request(
+            endpoint.method,
+            _url(self._base_url, path),
+            params=query,
+            headers=headers,
+            content=content,
+            extensions=self._extensions,
+        )
 
     def _headers(self, span: trace.Span) -> dict[str, str]:
         headers: dict[str, str] = {HEADER: current_or_new_request_id()}
@@ -237,6 +264,13 @@ async def _decoded(endpoint: StreamEndpoint[Any, EventT], pieces: AsyncIterator[
 def _filled(path: str, request: BaseModel) -> tuple[str, set[str]]:
     """Return `path` with the request's values in it, and those fields' names; NOT_FOUND if one leads elsewhere."""
     return _FIELD.sub(lambda match: _segment(request, match[1]), path), set(_FIELD.findall(path))
+
+
+@lru_cache(
+    maxsize=256
+)  # parsing takes as long as the rest of a request that is made; most paths are the endpoint's own
+def _url(base: httpx.URL, path: str) -> httpx.URL:
+    return base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode())
 
 
 def _segment(request: BaseModel, field: str) -> str:

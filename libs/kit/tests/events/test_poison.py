@@ -157,7 +157,7 @@ async def test_letter_that_is_redriven_has_its_effect_once(backbone: Backbone) -
             assert await redrive(session, topic=beta.topic.name) == 0
         await eventually(lambda: has(beta, effects=2, dead=0))
         await asyncio.sleep(0.2)
-    assert await beta.effects() == [("a", 1), ("b", 2)]
+    assert sorted(await beta.effects()) == [("a", 1), ("b", 2)]  # two keys: two lanes, neither before the other
     assert await letters(beta) == []
     assert await beta.fetch("SELECT 1 FROM event_attempts") == []
 

@@ -3,10 +3,12 @@
 import argparse
 import asyncio
 import gc
+import os
 import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hunmin_contracts.events import TOPICS
@@ -155,12 +157,28 @@ async def test_topics_are_created_once(servers: str | None, hunmin: Hunmin, monk
     assert await asyncio.to_thread(hunmin, "topics") == (0, ["Every topic is there."], "")
 
 
+async def test_brokers_learn_who_we_are(hunmin: Hunmin, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = os.environ.get("TEST_KAFKA_KNOWN")
+    if known is None:
+        pytest.skip("needs a broker that asks who comes: set TEST_KAFKA_KNOWN=user:password@host:port")
+    found = urlsplit(f"kafka://{known}")
+    monkeypatch.setenv("HUNMIN_KAFKA_SERVERS", f"{found.hostname}:{found.port}")
+    monkeypatch.setenv("HUNMIN_KAFKA_SASL_MECHANISM", "PLAIN")
+    monkeypatch.setenv("HUNMIN_KAFKA_USER", str(found.username))
+    monkeypatch.setenv("HUNMIN_KAFKA_PASSWORD", str(found.password))
+    assert (await asyncio.to_thread(hunmin, "topics"))[0] == 0
+    monkeypatch.setenv("HUNMIN_KAFKA_PASSWORD", "another")
+    status, _, complaint = await asyncio.to_thread(hunmin, "topics")
+    assert status == 2
+    assert "SaslAuthenticationFailedError" in complaint
+
+
 async def test_broker_that_is_not_there_is_one_line(hunmin: Hunmin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUNMIN_KAFKA_SERVERS", "127.0.0.1:1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # kafka-python leaves the sockets of a failed start to gc
         status, _, complaint = await asyncio.to_thread(hunmin, "topics")
         gc.collect()
-    lines = [line for line in complaint.splitlines() if not line.startswith("{")]  # JSON is logged by what else runs here
+    lines = [line for line in complaint.splitlines() if not line.startswith("{")]  # JSON: logs of what else runs
     assert (status, len(lines)) == (2, 1)
     assert lines[0].startswith("hunmin: Kafka at 127.0.0.1:1 cannot be used")

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 CHAIN = "kit_sample.event_migrations"
 QUICK = Timing(
     poll_s=0.05,
+    look_s=0.05,
     lease_s=1.0,
     retry_s=0.02,
     max_retry_s=0.1,
@@ -72,9 +73,9 @@ class Process:
     def bus(self) -> Bus:
         if self.servers is None:
             return DirectBus(self.database, timing=self.timing)
-        from hunmin_kit.events.kafka_bus import KafkaBus
+        from hunmin_kit.events.kafka_bus import Cluster, KafkaBus
 
-        return KafkaBus(self.servers)
+        return KafkaBus(Cluster(servers=self.servers))
 
     async def tell(self, key: str, *values: int, act: str = "note") -> None:
         """Tell these in one transaction."""

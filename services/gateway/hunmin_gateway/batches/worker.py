@@ -24,7 +24,7 @@ from hunmin_gateway.batches.store import Batches
 from hunmin_gateway.batches.validating import Validation
 
 LEASE_S = 30.0
-POLL_S = 0.5  # between two looks for what no event told of: a cancel is seen so soon
+POLL_S = 1.0  # between two looks for what no event told of: a cancel is seen so soon
 _TURNS = 3  # in which a lease is renewed before it runs out
 _READERS = 2  # batches that are validated or ended at a time: a long file lets a short one by
 _RETRY_S = 15.0  # before a batch is tried again that something unforeseen befell

@@ -4,22 +4,22 @@ What a gateway runs here has a lease that it renews; what a dead one has reserve
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.quotas import LimitName
-from hunmin_kit.data import Database, QuickConnection
+from hunmin_kit.data import Database, Violated
 from hunmin_kit.web import Client
 
 from hunmin_gateway.exchange import Exchange
 from hunmin_gateway.quotas.amounts import KINDS, Amounts
 from hunmin_gateway.quotas.headers import tell
 from hunmin_gateway.quotas.measuring import measure
-from hunmin_gateway.quotas.state import LimitState, Refused, rate_limit_headers, refusal
-from hunmin_gateway.quotas.statements import COUNTERS, RENEW, RESERVE, SWEEP, TIDY_COUNTERS, TIDY_RESERVATIONS
+from hunmin_gateway.quotas.state import Asked, LimitState, rate_limit_headers, refusal
+from hunmin_gateway.quotas.statements import RENEW, RESERVE, SWEEP, TIDY_COUNTERS, TIDY_RESERVATIONS
 
 # Longer than the ledger waits for a database that restarts, or what still runs would be given back when it is there.
 LEASE_S = 60.0
@@ -125,13 +125,18 @@ class Quotas:
             "usage_id": holder,
             "lease_s": self._lease_s,
         }
-        async with self._database.quick.transaction() as connection:
-            rows = await connection.fetch(RESERVE, wanted)
-            if all(row["used"] is not None for row in rows):
-                return [_state(row, row["used"], row["reserved"]) for row in rows]
-            refused = await _refused(connection, rows)
-            tell(rate_limit_headers(one.state for one in refused))
-            raise refusal(refused)  # which rolls back
+        while True:
+            try:
+                rows = await self._database.quick.fetch(RESERVE, wanted)
+            except Violated:  # a limit's last room went to another call at this very moment
+                continue
+            states = [_state(row) for row in rows]
+            if all(row["is_taken"] for row in rows):
+                return states
+            asked = [Asked(state, row["amount"]) for state, row in zip(states, rows, strict=True)]
+            full = [one for one in asked if not one.has_room]
+            tell(rate_limit_headers(one.state for one in full))
+            raise refusal(full)
 
     async def _keep(self) -> None:
         while True:
@@ -144,24 +149,14 @@ class Quotas:
                 _log.error("quota.keeping.failed", exc_info=error)
 
 
-async def _refused(connection: QuickConnection, rows: Sequence[Mapping[str, Any]]) -> list[Refused]:
-    """Return the limits that had no room, with what stands in their counters."""
-    full = [row for row in rows if row["used"] is None]
-    counters = await connection.fetch(
-        COUNTERS, {"limit_ids": [row["id"] for row in full], "beginnings": [row["begins_at"] for row in full]}
-    )
-    counted = {limit_id: (used, reserved) for limit_id, used, reserved in counters}
-    return [Refused(_state(row, *counted.get(row["id"], (0, 0))), row["amount"]) for row in full]
-
-
-def _state(row: Mapping[str, Any], used: int, reserved: int) -> LimitState:
+def _state(row: Mapping[str, Any]) -> LimitState:
     return LimitState(
         name=LimitName(row["name"]),
         model=row["model"],
         purpose=row["purpose"],
         value=row["value"],
-        used=used,
-        reserved=reserved,
+        used=row["used"],
+        reserved=row["reserved"],
         resets_at=row["ends_at"],
         read_at=row["read_at"],
     )

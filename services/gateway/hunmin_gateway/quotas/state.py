@@ -42,11 +42,16 @@ class LimitState:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A limit that had no room for `amount`."""
+class Asked:
+    """A limit, as it stands before `amount` is taken of it."""
 
     state: LimitState
     amount: int
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it does not stand in the way."""
+        return self.state.used + self.state.reserved + self.amount <= self.state.value
 
     @property
     def is_hopeless(self) -> bool:
@@ -54,7 +59,7 @@ class Refused:
         return self.amount > self.state.value
 
 
-def refusal(refused: Sequence[Refused]) -> HunminError:
+def refusal(refused: Sequence[Asked]) -> HunminError:
     """Return the error that tells of the one limit that is in the way for longest: after it all of them have room."""
     worst = max(refused, key=lambda one: (one.is_hopeless, one.state.reset_s))
     state = worst.state

@@ -18,42 +18,40 @@ _SPANS = """
     FROM unnest(CAST(:names AS text[]), CAST(:amounts AS bigint[]), CAST(:spans AS text[])) AS kind (name, amount, span)
 """
 
-# Takes the amount of each limit that applies, where there is room for it, and notes what it took. A limit without room
-# has no `used` in the answer, and whoever asked must roll back.
+# Takes the amount of each limit that applies and notes what it took, if every one of them has room; else it takes
+# nothing. Where a limit has lost its room since the statement's snapshot, what is noted for it has no counter: NOT NULL
+# refuses that, and with it the whole statement (Violated), which is then to be made again.
 RESERVE = Quick(
     text(f"""
 WITH kinds AS ({_SPANS}), wanted AS (
     SELECT limits.id, limits.name, limits.model, limits.purpose, limits.value, kinds.amount, kinds.begins_at,
-           kinds.ends_at
-    FROM quota_limits AS limits JOIN kinds ON kinds.name = limits.name
+           kinds.ends_at, coalesce(counter.used, 0) AS used, coalesce(counter.reserved, 0) AS reserved
+    FROM quota_limits AS limits
+    JOIN kinds ON kinds.name = limits.name
+    LEFT JOIN quota_counters AS counter ON counter.limit_id = limits.id AND counter.begins_at = kinds.begins_at
     WHERE limits.account_id = :account_id AND limits.model IN ('*', :model) AND limits.purpose IN ('*', :purpose)
+), granted AS (
+    SELECT * FROM wanted
+    WHERE NOT EXISTS (SELECT FROM wanted AS other WHERE other.used + other.reserved + other.amount > other.value)
 ), taken AS (
     INSERT INTO quota_counters AS counter (limit_id, begins_at, ends_at, used, reserved)
-    SELECT id, begins_at, ends_at, 0, amount FROM wanted WHERE amount <= value ORDER BY id
+    SELECT id, begins_at, ends_at, 0, amount FROM granted ORDER BY id
     ON CONFLICT (limit_id, begins_at) DO UPDATE SET reserved = counter.reserved + excluded.reserved
     WHERE counter.used + counter.reserved + excluded.reserved
           <= (SELECT value FROM quota_limits WHERE id = counter.limit_id)
-    RETURNING counter.limit_id, counter.used, counter.reserved
+    RETURNING counter.limit_id, counter.begins_at, counter.used, counter.reserved
 ), noted AS (
     INSERT INTO quota_reservations (usage_id, limit_id, name, begins_at, amount, expires_at)
-    SELECT CAST(:usage_id AS text), wanted.id, wanted.name, wanted.begins_at, wanted.amount,
+    SELECT CAST(:usage_id AS text), granted.id, granted.name, taken.begins_at, granted.amount,
            statement_timestamp() + make_interval(secs => :lease_s)
-    FROM wanted JOIN taken ON taken.limit_id = wanted.id
+    FROM granted LEFT JOIN taken ON taken.limit_id = granted.id
 )
-SELECT wanted.*, taken.used, taken.reserved, statement_timestamp() AS read_at
+SELECT wanted.id, wanted.name, wanted.model, wanted.purpose, wanted.value, wanted.amount, wanted.ends_at,
+       coalesce(taken.used, wanted.used) AS used, coalesce(taken.reserved, wanted.reserved) AS reserved,
+       taken.limit_id IS NOT NULL AS is_taken, statement_timestamp() AS read_at
 FROM wanted LEFT JOIN taken ON taken.limit_id = wanted.id
 ORDER BY wanted.id
 """)  # noqa: S608  # a part of our own
-)
-
-# What stands in the counters of limits that had no room: read in the transaction that was refused, which holds them.
-COUNTERS = Quick(
-    text("""
-SELECT counter.limit_id, counter.used, counter.reserved
-FROM quota_counters AS counter
-JOIN unnest(CAST(:limit_ids AS text[]), CAST(:beginnings AS timestamptz[])) AS refused (limit_id, begins_at)
-     ON refused.limit_id = counter.limit_id AND refused.begins_at = counter.begins_at
-""")
 )
 
 # Every limit of an account, or of all accounts, as it stands.
