@@ -1,7 +1,7 @@
 """Brings models into /models: `fetch_models.py '{"NAME": {"url": FOLDER, "files": {PATH: SHA256}}}' MINUTES`.
 
-A file whose hash is right stays; one that is missing or wrong is fetched and takes its name only once its hash is right, so
-that several pods may do this on one volume. `url` is what fsspec reads: https://…, s3://bucket/….
+A file whose hash is right stays; one that is missing or wrong is fetched, and takes its name only once its hash is
+right, so that several pods may do this on one volume. `url` is what fsspec reads: https://…, s3://bucket/….
 """
 
 import hashlib

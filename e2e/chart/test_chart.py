@@ -1,0 +1,224 @@
+"""What shows only in several renderings, or in the chart's files; each with a case in which it must show."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from chart.checks.images import image_list_is_complete, images_are_pinned, images_come_from
+from chart.checks.pods import fits_a_small_node, pull_secrets_everywhere
+from chart.rendering import (
+    CHART,
+    CONNECTED,
+    KUBERNETES,
+    ROOT,
+    VALUES,
+    helm,
+    kind,
+    objects,
+    pods,
+    refusal,
+    template,
+    title,
+)
+
+SETS = pytest.mark.parametrize("values", VALUES)
+HELMS = pytest.mark.parametrize("major", [3, 4])
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the chart that may be broken."""
+    return Path(shutil.copytree(CHART, tmp_path / "hunmin"))
+
+
+def lint(major: int, values: tuple[Path, ...], chart: Path = CHART) -> str | None:
+    """Return what strict lint says against the chart, None if nothing."""
+    done = helm(
+        major, "lint", "--strict", str(chart), f"--kube-version={KUBERNETES}", *[f"--values={path}" for path in values]
+    )
+    return done.stdout + done.stderr if done.returncode else None
+
+
+@HELMS
+@SETS
+def test_strict_lint(major: int, values: str) -> None:
+    """Both Helms find nothing, warnings included."""
+    assert lint(major, VALUES[values]) is None
+
+
+@HELMS
+def test_strict_lint_fails(major: int, copy: Path) -> None:
+    """A warning is enough."""
+    (copy / "templates" / "broken.yaml").write_text("apiVersion: v1\nkind: Service\nmetadata: {name: Not_A_Name}\n")
+    assert lint(major, (), copy) is not None
+
+
+UNKNOWN = [
+    "replicas=2",
+    "services.gateway.replica=2",
+    "oidc.realm.enable=true",
+    "tuningJobs.pytorchjob.worker=2",
+    "dev.redis.enabled=true",
+]
+ILL = [
+    "publicUrl=studio",
+    "blobs.url=hunmin",
+    "kafka.servers=kafka",
+    "services.gateway.image.tag=latest",
+    "settings.home=/data",
+]
+
+
+@HELMS
+@pytest.mark.parametrize("value", [*UNKNOWN, *ILL])
+def test_unknown_and_ill_values_are_refused(major: int, value: str) -> None:
+    """The schema knows every key, and the form of most."""
+    assert "schema" in (refusal((), f"--set={value}", major=major) or "")
+
+
+def test_schema_that_lets_anything_in_is_seen(copy: Path) -> None:
+    """The check above would fail."""
+    schema = json.loads((copy / "values.schema.json").read_text(encoding="utf-8"))
+    schema["additionalProperties"] = True
+    (copy / "values.schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    assert refusal((), "--set=replicas=2", chart=copy) is None
+
+
+CONTRADICTIONS = {
+    "oidc.existingSecret": ("oidc.issuer=https://login.example.org/realms/hunmin",),
+    "oidc.realm.adminSecret": (
+        "oidc.issuer=https://login.example.org/realms/hunmin", "oidc.realm.enabled=true", "publicUrl=https://studio.example.org",
+    ),
+    "publicUrl": ("ingress.enabled=true",),
+    "modelVolume.existingClaim": ("modelVolume.existingClaim=",),
+    "services.tuning.url": ("services.tuning.enabled=false",),
+    "gatewayApi.parentRefs": ("gatewayApi.enabled=true", "publicUrl=https://studio.example.org"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("named", CONTRADICTIONS)
+def test_contradictions_are_refused(named: str) -> None:
+    """Values that need another one say which."""
+    assert named in (refusal((), *[f"--set={value}" for value in CONTRADICTIONS[named]]) or "")
+
+
+@HELMS
+@SETS
+def test_rendering_is_deterministic(major: int, values: str) -> None:
+    """Without a cluster nothing is made up: `helm template | kubectl apply` twice changes nothing."""
+    again = helm(major, "template", "studio", str(CHART), "--namespace=studios", f"--kube-version={KUBERNETES}",
+                 *[f"--values={path}" for path in VALUES[values]]).stdout  # fmt: skip
+    assert template(VALUES[values], major=major) == again
+
+
+def test_what_is_made_up_is_seen() -> None:
+    """In a cluster two renderings differ, in the Secret alone."""
+    first, second = (objects((), *CONNECTED, f"--set=database.port={port}") for port in (5432, 5433))
+    different = [title(one) for one, other in zip(first, second, strict=True) if one != other]
+    assert "Secret studios/studio-hunmin-generated" in different
+
+
+@SETS
+def test_both_helms_agree(values: str) -> None:
+    """Helm 4 renders what Helm 3 does."""
+    assert by_title(objects(VALUES[values], major=3)) == by_title(objects(VALUES[values], major=4))
+
+
+def by_title(found: list[dict[str, object]]) -> dict[str, object]:
+    """Return objects by kind and name: the order in which Helm prints them is its own."""
+    return {title(item): item for item in found}
+
+
+@SETS
+def test_one_registry_moves_all_images(values: str) -> None:
+    """imageRegistry goes before every other one."""
+    moved = objects(VALUES[values], "--set=imageRegistry=mirror.example.org:5000")
+    assert list(images_come_from(moved, "mirror.example.org:5000")) == []
+    assert list(images_come_from(objects(VALUES[values]), "mirror.example.org:5000"))
+
+
+def test_digest_goes_before_tag() -> None:
+    """A digest pins an image."""
+    digest = f"sha256:{'0' * 64}"
+    found = objects((), f"--set=services.gateway.image.digest={digest}", "--set=image.tag=v2")
+    assert list(images_are_pinned(found)) == []
+    pulled = {pod.part: pod.containers[0]["image"] for pod in pods(kind(found, "Deployment"))}
+    assert pulled["gateway"] == f"localhost/hunmin-gateway@{digest}"
+    assert pulled["tuning"] == "localhost/hunmin-tuning:v2"
+
+
+@SETS
+def test_pull_secrets_everywhere(values: str) -> None:
+    """Hooks, servers for development and tuning jobs have them too."""
+    found = objects(VALUES[values], "--set=imagePullSecrets={first,second}")
+    assert list(pull_secrets_everywhere(found, ["first", "second"])) == []
+    next(pods(found)).spec.pop("imagePullSecrets")
+    assert list(pull_secrets_everywhere(found, ["first", "second"]))
+
+
+def test_defaults_fit_a_small_node() -> None:
+    """2 processors and 4 GiB are enough."""
+    assert list(fits_a_small_node(objects())) == []
+    assert list(fits_a_small_node(objects((), "--set=services.generation.replicas=2")))
+
+
+CHANGED = {
+    "settings.log_level=DEBUG": {"gateway", "generation", "tokenizer", "tuning"},
+    "services.generation.settings.max_running=9": {"generation"},
+    "kafka.servers=kafka:9092": {"gateway", "generation", "tuning"},
+    "models.starter.url=https://host/starter,models.starter.files.x=" + "0" * 64: {"generation", "tokenizer", "tuning"},
+    "services.gateway.replicas=3": set(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_config_change_rolls_pods(change: str) -> None:
+    """Whatever a process reads is in its pod's template, so that a change makes new pods, and only where it is read."""
+    before, after = (
+        {pod.part: pod.spec for pod in pods(kind(found, "Deployment"))}
+        for found in (objects(), objects((), f"--set={change}"))
+    )
+    assert {part for part, spec in after.items() if spec != before[part]} == CHANGED[change]
+
+
+def test_two_releases_share_nothing() -> None:
+    """Two releases of one namespace have no name in common, and no selector takes the other's pods."""
+    one, other = objects(release="one"), objects(release="other")
+    assert not by_title(one).keys() & by_title(other).keys()
+    assert by_title(one).keys() & by_title(objects((), "--set=services.gateway.replicas=2", release="one")).keys()
+
+
+def test_image_list_is_complete() -> None:
+    """images.txt is what an air-gapped installation has to copy."""
+    listed = (CHART / "images.txt").read_text(encoding="utf-8")
+    found = objects(VALUES["development"]) + objects(VALUES["full"])
+    assert list(image_list_is_complete(found, listed)) == []
+    assert list(image_list_is_complete(found, listed.replace("hunmin-tuning", "hunmin-tuner")))
+
+
+def test_secrets_are_made_only_where_none_are_given() -> None:
+    """With every secret given the chart has no Secret; otherwise one, of as many values as are needed."""
+    assert kind(objects(VALUES["existing secrets"], *CONNECTED), "Secret") == []
+    (secret,) = kind(objects(VALUES["development"], *CONNECTED), "Secret")
+    assert set(secret["data"]) == {
+        "key-pepper", "oidc-client-secret", "database-password", "database-url", "keycloak-admin-password",
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+    }  # fmt: skip
+
+
+def test_network_policy_can_be_left_out() -> None:
+    """networkPolicy.enabled is all there is to it."""
+    assert kind(objects(VALUES["development"], "--set=networkPolicy.enabled=false"), "NetworkPolicy") == []
+
+
+def test_every_key_is_in_the_reference() -> None:
+    """The README's table is of today; a key without a description stops the script that makes it."""
+    script = [sys.executable, str(ROOT / "e2e" / "lint" / "chart_values.py")]
+    assert subprocess.run(script, check=False).returncode == 0
+    table = (CHART / "README.md").read_text(encoding="utf-8")
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    assert [name for name in defaults if f"| `{name}` |" not in table] == []
