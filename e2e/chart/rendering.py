@@ -24,7 +24,7 @@ VALUES = {
     "full": (HERE / "values" / "full.yaml",),
     "existing secrets": (HERE / "values" / "existing-secrets.yaml",),
     "single service": (HERE / "values" / "single-service.yaml",),
-    "development": (CHART / "values-dev.yaml",),
+    "development": (CHART / "values-dev.yaml", CHART / "values-gpu.yaml"),
 }
 
 

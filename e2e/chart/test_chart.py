@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from chart.rendering import (
     KUBERNETES,
     ROOT,
     VALUES,
+    Object,
     helm,
     kind,
     objects,
@@ -198,6 +200,23 @@ def test_image_list_is_complete() -> None:
     found = objects(VALUES["development"]) + objects(VALUES["full"])
     assert list(image_list_is_complete(found, listed)) == []
     assert list(image_list_is_complete(found, listed.replace("hunmin-tuning", "hunmin-tuner")))
+
+
+def artifacts_differ(skaffold: dict[str, Any], found: list[Object]) -> list[str]:
+    """Return what skaffold builds and nothing runs, what it does not build, and what it does not tell the chart."""
+    built = {artifact["image"] for artifact in skaffold["build"]["artifacts"]}
+    run = {pod.containers[0]["image"].rpartition(":")[0] for pod in pods(kind(found, "Deployment"))}
+    told = skaffold["deploy"]["helm"]["releases"][0]["setValueTemplates"]
+    untold = {f"services.{pod.part}.image.tag" for pod in pods(kind(found, "Deployment"))} - told.keys()
+    return sorted((built ^ run) | untold)
+
+
+def test_skaffold_builds_what_the_chart_runs() -> None:
+    """One artifact for each service, and its tag goes to the chart."""
+    skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text(encoding="utf-8"))
+    assert artifacts_differ(skaffold, objects()) == []
+    skaffold["build"]["artifacts"].pop()
+    assert artifacts_differ(skaffold, objects())
 
 
 def test_secrets_are_made_only_where_none_are_given() -> None:
