@@ -15,8 +15,6 @@ ROOT = HERE.parents[1]
 CHART = ROOT / "charts" / "hunmin"
 HELM = {major: ROOT / ".tools" / f"helm-{version}" / "helm" for major, version in {3: "3.19.5", 4: "4.3.1"}.items()}
 KUBERNETES = "1.34.0"  # built by Go, Helm does not know by itself for which one it renders
-# What every cluster has and Helm does not know by itself: with it, the chart takes itself for connected to one.
-CONNECTED = ("--api-versions", "apiregistration.k8s.io/v1")
 Object = dict[str, Any]
 
 VALUES = {
@@ -56,21 +54,21 @@ def _command(values: Sequence[Path], options: Sequence[str], release: str, chart
 
 
 @cache
-def _parsed(text: str) -> list[Object]:
+def parsed(text: str) -> list[Object]:
     return [item for item in yaml.load_all(text, yaml.CSafeLoader) if item]
 
 
 def objects(values: tuple[Path, ...] = (), *options: str, release: str = "studio", major: int = 3) -> list[Object]:
     """Return the objects that these values make; they may be changed."""
-    return deepcopy(_parsed(template(values, *options, release=release, major=major)))
+    return deepcopy(parsed(template(values, *options, release=release, major=major)))
 
 
 def value_set(name: str, *, major: int = 3) -> list[Object]:
-    """Return the objects of a value set, as in a cluster; "two releases" are two of one namespace."""
+    """Return the objects of a value set; "two releases" are two of one namespace."""
     if name == "two releases":
         small, full = (VALUES[each] for each in ("defaults", "full"))
-        return objects(small, *CONNECTED, major=major) + objects(full, *CONNECTED, release="other", major=major)
-    return objects(VALUES[name], *CONNECTED, major=major)
+        return objects(small, major=major) + objects(full, release="other", major=major)
+    return objects(VALUES[name], major=major)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Every rule is seen to fail: a change for each, that somebody might make, of what the chart renders."""
 
+import base64
 import json
 from collections.abc import Callable
 from typing import Any
@@ -85,8 +86,8 @@ def edge_back(found: list[Object]) -> None:
 
 
 def secret_in_the_open(found: list[Object]) -> None:
-    value = named(found, "Secret", "-generated")["data"]["key-pepper"]
-    named(found, "Service", "-gateway")["metadata"]["annotations"] = {"pepper": value}
+    named(found, "Secret", "-generated")["data"] = {"key-pepper": base64.b64encode(b"a pepper").decode()}
+    annotate(named(found, "Service", "-gateway"), {"pepper": "a pepper"})
 
 
 # Several for one rule, where it has several parts.

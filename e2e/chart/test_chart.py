@@ -11,9 +11,10 @@ import pytest
 import yaml
 from chart.checks.images import image_list_is_complete, images_are_pinned, images_come_from
 from chart.checks.pods import fits_a_small_node, pull_secrets_everywhere
+from chart.checks.rules import RULES
+from chart.checks.settings import settings_are_read
 from chart.rendering import (
     CHART,
-    CONNECTED,
     KUBERNETES,
     ROOT,
     VALUES,
@@ -117,13 +118,6 @@ def test_rendering_is_deterministic(major: int, values: str) -> None:
     assert template(VALUES[values], major=major) == again
 
 
-def test_what_is_made_up_is_seen() -> None:
-    """In a cluster two renderings differ, in the Secret alone."""
-    first, second = (objects((), *CONNECTED, f"--set=database.port={port}") for port in (5432, 5433))
-    different = [title(one) for one, other in zip(first, second, strict=True) if one != other]
-    assert "Secret studios/studio-hunmin-generated" in different
-
-
 @SETS
 def test_both_helms_agree(values: str) -> None:
     """Helm 4 renders what Helm 3 does."""
@@ -219,14 +213,37 @@ def test_skaffold_builds_what_the_chart_runs() -> None:
     assert artifacts_differ(skaffold, objects())
 
 
-def test_secrets_are_made_only_where_none_are_given() -> None:
-    """With every secret given the chart has no Secret; otherwise one, of as many values as are needed."""
-    assert kind(objects(VALUES["existing secrets"], *CONNECTED), "Secret") == []
-    (secret,) = kind(objects(VALUES["development"], *CONNECTED), "Secret")
-    assert set(secret["data"]) == {
-        "key-pepper", "oidc-client-secret", "database-password", "database-url", "keycloak-admin-password",
-        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-    }  # fmt: skip
+def role_of(path: Path) -> list[Object]:
+    """Return the rules of the Role in a file."""
+    return [item["rules"] for item in yaml.safe_load_all(path.read_text(encoding="utf-8")) if item["kind"] == "Role"]
+
+
+def test_role_is_the_service_s_own() -> None:
+    """The tuning service may do here what it may where it is installed without the chart."""
+    roles = kind(objects(VALUES["full"]), "Role")
+    assert [role["rules"] for role in roles] == role_of(ROOT / "services" / "tuning" / "pytorchjobs.yaml")
+    roles[0]["rules"][0]["verbs"].append("watch")
+    assert [role["rules"] for role in roles] != role_of(ROOT / "services" / "tuning" / "pytorchjobs.yaml")
+
+
+NEW_SERVICE = {
+    "enabled": True,
+    "image": {"repository": "hunmin-filter"},
+    "port": 8084,
+    "databaseKey": "url",
+    "needs": ["tokenizer"],
+    "replicas": 1,
+    "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+}
+
+
+def test_new_service_is_a_name_in_the_values() -> None:
+    """Every rule but those that ask the service's own code holds of a service that is not there yet."""
+    services = {"filter": NEW_SERVICE, "gateway": {"needs": ["generation", "tokenizer", "tuning", "filter"]}}
+    found = objects((), f"--set-json=services={json.dumps(services)}")
+    new = {"Deployment studios/studio-hunmin-filter", "Job studios/studio-hunmin-migrate-filter"}
+    assert new <= by_title(found).keys()
+    assert [complaint for rule in RULES if rule is not settings_are_read for complaint in rule(found)] == []
 
 
 def test_network_policy_can_be_left_out() -> None:
