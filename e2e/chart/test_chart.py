@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from chart.checks.api import fields_are_known
 from chart.checks.images import image_list_is_complete, images_are_pinned, images_come_from
 from chart.checks.pods import fits_a_small_node, pull_secrets_everywhere
 from chart.checks.rules import RULES
@@ -118,10 +119,20 @@ def test_rendering_is_deterministic(major: int, values: str) -> None:
     assert template(VALUES[values], major=major) == again
 
 
+def test_what_is_made_up_is_seen(copy: Path) -> None:
+    """The check above would fail."""
+    (copy / "templates" / "random.yaml").write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ randAlpha 9 | lower }}}\n"
+    )
+    command = ["template", "studio", str(copy), f"--kube-version={KUBERNETES}"]
+    assert helm(3, *command).stdout != helm(3, *command).stdout
+
+
 @SETS
 def test_both_helms_agree(values: str) -> None:
-    """Helm 4 renders what Helm 3 does."""
+    """Helm 4 renders what Helm 3 does, and not what it does of other values."""
     assert by_title(objects(VALUES[values], major=3)) == by_title(objects(VALUES[values], major=4))
+    assert by_title(objects(VALUES[values], "--set=drain.seconds=61")) != by_title(objects(VALUES[values], major=4))
 
 
 def by_title(found: list[dict[str, object]]) -> dict[str, object]:
@@ -224,6 +235,14 @@ def test_role_is_the_service_s_own() -> None:
     assert [role["rules"] for role in roles] == role_of(ROOT / "services" / "tuning" / "pytorchjobs.yaml")
     roles[0]["rules"][0]["verbs"].append("watch")
     assert [role["rules"] for role in roles] != role_of(ROOT / "services" / "tuning" / "pytorchjobs.yaml")
+
+
+def test_examples_are_known() -> None:
+    """What the documents have one apply is well formed."""
+    found = list(yaml.safe_load_all((CHART / "examples" / "models.yaml").read_text(encoding="utf-8")))
+    assert list(fields_are_known(found)) == []
+    found[1]["spec"]["container"] = []
+    assert list(fields_are_known(found))
 
 
 NEW_SERVICE = {
