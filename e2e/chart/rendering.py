@@ -58,9 +58,11 @@ def parsed(text: str) -> list[Object]:
     return [item for item in yaml.load_all(text, yaml.CSafeLoader) if item]
 
 
-def objects(values: tuple[Path, ...] = (), *options: str, release: str = "studio", major: int = 3) -> list[Object]:
+def objects(
+    values: tuple[Path, ...] = (), *options: str, release: str = "studio", major: int = 3, chart: Path = CHART
+) -> list[Object]:
     """Return the objects that these values make; they may be changed."""
-    return deepcopy(parsed(template(values, *options, release=release, major=major)))
+    return deepcopy(parsed(template(values, *options, release=release, major=major, chart=chart)))
 
 
 def value_set(name: str, *, major: int = 3) -> list[Object]:

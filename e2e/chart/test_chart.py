@@ -192,6 +192,18 @@ def test_config_change_rolls_pods(change: str) -> None:
     assert {part for part, spec in after.items() if spec != before[part]} == CHANGED[change]
 
 
+def test_next_version_restarts_our_pods_alone(copy: Path) -> None:
+    """Pods change by their images: those of a database, which have none of ours, go on."""
+    about = copy / "Chart.yaml"
+    about.write_text(about.read_text(encoding="utf-8").replace("0.1.0", "0.2.0"), encoding="utf-8")
+    before, after = (
+        {pod.name: (pod.metadata, pod.spec) for pod in pods(kind(found, "Deployment", "StatefulSet"))}
+        for found in (objects(VALUES["development"]), objects(VALUES["development"], chart=copy))
+    )
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {name for name in before if name.startswith("Deployment")}
+
+
 def test_two_releases_share_nothing() -> None:
     """Two releases of one namespace have no name in common, and no selector takes the other's pods."""
     one, other = objects(release="one"), objects(release="other")

@@ -40,7 +40,7 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "hunmin.labels" $named | nindent 8 }}
+        {{- include "hunmin.selector" $named | nindent 8 }}
     spec:
       restartPolicy: OnFailure
       automountServiceAccountToken: false

@@ -23,6 +23,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
+{{/* Of a part, and all that its pods have: a label of the chart's version would restart them with each one. */}}
 {{- define "hunmin.selector" -}}
 {{ include "hunmin.release" .root }}
 app.kubernetes.io/component: {{ .part }}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from chart.rendering import Object, kind
-from hunmin_kit.observe.metrics import Metrics
+from hunmin_kit.observe.metrics import EventMetrics, Metrics
 
 _METRIC = re.compile(r"\b(?:vllm:|hunmin_|process_)[a-z0-9_]+\b")
 
@@ -28,13 +28,14 @@ def told_metrics() -> set[str]:
     from hunmin_generation.metrics import EngineMetrics
     from hunmin_generation.soft_prompts.metrics import ResidentMetrics
 
-    metrics, nobody = Metrics(), SimpleNamespace(all=list)
-    events: Any = metrics.events
+    metrics = Metrics()
+    EventMetrics(metrics.registry)
+    nobody: Any = SimpleNamespace(all=list)
+    nothing: Any = _NoResidents()
     EngineMetrics(metrics.registry)
     GradientMetrics(metrics.registry, nobody)
-    ResidentMetrics(metrics.registry, _NoResidents())
+    ResidentMetrics(metrics.registry, nothing)
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "gauge": [""]}
-    assert events is not None
     return {
         f"{family.name}{suffix}" for family in metrics.registry.collect() for suffix in suffixes.get(family.type, [""])
     }

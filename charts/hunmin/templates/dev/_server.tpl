@@ -22,7 +22,7 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "hunmin.labels" $named | nindent 8 }}
+        {{- include "hunmin.selector" $named | nindent 8 }}
     spec:
       automountServiceAccountToken: false
       {{- include "hunmin.podSecurity" (dict "root" .root "user" .user) | nindent 6 }}
