@@ -1,9 +1,11 @@
 """What shows only in several renderings, or in the chart's files; each with a case in which it must show."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,23 @@ def test_examples_are_known() -> None:
     assert list(fields_are_known(found)) == []
     found[1]["spec"]["container"] = []
     assert list(fields_are_known(found))
+
+
+def documented_values() -> list[str]:
+    """Return the values that docs/operations.md shows whole."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^( *)```yaml\n(.*?)^\1```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for _, block in blocks if "…" not in block]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_documented_values_are_taken(number: int, tmp_path: Path) -> None:
+    """Whoever copies values from the documents is not refused, and is with one that is misspelt."""
+    values = tmp_path / "values.yaml"
+    values.write_text(documented_values()[number], encoding="utf-8")
+    assert refusal((values,)) is None
+    values.write_text(documented_values()[number].replace(":", "s:", 1), encoding="utf-8")
+    assert refusal((values,)) is not None
 
 
 NEW_SERVICE = {
