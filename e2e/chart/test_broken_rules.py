@@ -121,6 +121,9 @@ CHANGES: dict[str, list[Change]] = {
         lambda found: pod(found).update(terminationGracePeriodSeconds=30),
         lambda found: container(found).pop("lifecycle"),
     ],
+    "replaced_one_by_one": [
+        lambda found: deployment(found)["spec"]["strategy"]["rollingUpdate"].update(maxUnavailable=1),
+    ],
     "no_duplicate_env": [lambda found: container(found)["env"].append(container(found)["env"][0])],
     "no_service_links": [lambda found: pod(found).pop("enableServiceLinks")],
     "spread_over_nodes": [lambda found: pod(found).pop("topologySpreadConstraints")],

@@ -96,6 +96,14 @@ def grace_beyond_drain(found: list[Object]) -> Iterator[str]:
             yield f"{pod.name} is ended before it has drained"
 
 
+def replaced_one_by_one(found: list[Object]) -> Iterator[str]:
+    """In an upgrade no pod is missing, but where one more has no room: then one is."""
+    for deployment in kind(found, _SERVICES):
+        update = deployment["spec"]["strategy"]["rollingUpdate"]
+        if update["maxUnavailable"] != (0 if update["maxSurge"] else 1):
+            yield f"Deployment {deployment['metadata']['name']} is replaced by {update}"
+
+
 def no_duplicate_env(found: list[Object]) -> Iterator[str]:
     """No variable is set twice: the last one would win in silence."""
     for pod in pods(found):

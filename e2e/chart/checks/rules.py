@@ -16,6 +16,7 @@ RULES: list[Rule] = [
     pods.resources_everywhere,
     pods.probes_distinct,
     pods.grace_beyond_drain,
+    pods.replaced_one_by_one,
     pods.no_duplicate_env,
     pods.no_service_links,
     pods.spread_over_nodes,
