@@ -7,11 +7,11 @@ SHELL := bash
 PYTHON ?= python3
 UV := .uv/bin/uv
 BIN := .venv/bin
-SOURCES := libs services training e2e
+SOURCES := libs services training e2e charts
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-e2e-all fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs clean
+.PHONY: help setup run demo key test test-e2e-all fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs lint-chart clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,11 @@ lint: setup ## check style, types, direction of dependency and size
 	@$(BIN)/mypy libs services training
 	@$(BIN)/lint-imports
 	@$(BIN)/python e2e/lint/size.py
+	@$(BIN)/python e2e/lint/chart_values.py
+
+lint-chart: setup ## check what the chart renders, by Helm 3 and 4 (built once by Go, some minutes)
+	@e2e/chart/install_helm.sh
+	@$(BIN)/pytest e2e/chart
 
 format: setup ## let ruff mend what it can
 	@$(BIN)/ruff check --fix $(SOURCES)
@@ -128,4 +133,4 @@ tuning-table: setup ## LSTM, MLP and direct rows by 70, 2,000 and 4,000 reviews:
 	@$(BIN)/python e2e/bench/tuning_table.py
 
 clean: ## remove what was installed and built; keeps HUNMIN_HOME
-	rm -rf .venv .uv .vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .uv .vllm .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
