@@ -46,12 +46,9 @@ demo: setup ## print three completions of 이 영화는 by the starter model, th
 key: .venv/.synced ## make another API key for the studio in HUNMIN_HOME (NAME=…)
 	@$(BIN)/hunmin keys create $(NAME)
 
-# As many workers as cores, and a thread for each: teams of threads on the same cores wait for one another.
+# As many workers as cores, and a thread for each: teams of threads on the same cores wait for one another. Kafka, S3 and
+# Keycloak are started beside them, where Java and Maven are there and the environment names no others.
 test: setup ## set everything up and run all tests
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadgroup
-
-# Kafka, S3 and Keycloak are started beside them, where Java and Maven are there and the environment names no others.
-test-servers: setup ## all tests beside real Kafka, S3 and Keycloak servers
 	@OMP_NUM_THREADS=1 $(BIN)/python e2e/servers/run.py $(BIN)/pytest --numprocesses logical --dist loadgroup
 
 test-e2e-all: setup ## the e2e suite on both buses with both identity providers, in all four combinations

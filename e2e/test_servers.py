@@ -65,6 +65,17 @@ def test_without_java_it_says_so_and_runs_the_command(tmp_path):
     assert found == "None"
 
 
+def test_what_maven_cannot_bring_is_told_and_the_command_runs(tmp_path):
+    for tool in ("java", "mvn"):
+        (tmp_path / tool).write_text("#!/bin/sh\nexit 3\n")
+        (tmp_path / tool).chmod(0o755)
+    variables = environ(PATH=f"{tmp_path}:{os.environ['PATH']}", XDG_CACHE_HOME=str(tmp_path))
+    ended = subprocess.run([*RUN, "sh", "-c", 'echo "found $TEST_S3"'], env=variables, capture_output=True, text=True)
+    said, found = ended.stdout.splitlines()
+    assert "mvn ended with 3: none is started for TEST_S3" in said
+    assert (found, ended.returncode) == ("found ", 0)
+
+
 def test_a_server_that_is_named_is_used():
     command = [*RUN, "sh", "-c", 'echo "$TEST_S3"']
     ended = subprocess.run(command, env=environ(TEST_S3="http://a:b@c:1/d"), capture_output=True, text=True)

@@ -17,6 +17,10 @@ START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 30
 
 
+class NotBrought(Exception):
+    """What a server is made of cannot be had here."""
+
+
 def missing_tools() -> list[str]:
     """Return what this machine lacks to run such servers."""
     return [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
@@ -43,7 +47,10 @@ _DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 
 def cached(name: str, *commands: Sequence[str]) -> Path:
-    """Return the folder `name` of the cache; `commands` fill `{}` if it is not there, in one process of several."""
+    """Return the folder `name` of the cache; `commands` fill `{}` if it is not there, in one process of several.
+
+    Raises NotBrought.
+    """
     folder = CACHE / name
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as lock:
@@ -53,7 +60,9 @@ def cached(name: str, *commands: Sequence[str]) -> Path:
             shutil.rmtree(unfinished, ignore_errors=True)
             sys.stderr.write(f"servers: bringing {name} into {CACHE}\n")
             for command in commands:
-                subprocess.run([part.replace("{}", str(unfinished)) for part in command], check=True)
+                code = subprocess.run([part.replace("{}", str(unfinished)) for part in command]).returncode
+                if code != 0:
+                    raise NotBrought(f"{name} could not be brought: {command[0]} ended with {code}")
             unfinished.rename(folder)
     return folder
 

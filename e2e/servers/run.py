@@ -2,8 +2,8 @@
 
 It finds them in TEST_KAFKA=host:port and TEST_KAFKA_KNOWN=user:password@host:port (of one that asks who comes),
 TEST_S3=http://KEY:SECRET@host:port/BUCKET, and TEST_KEYCLOAK=http://host:port with TEST_KEYCLOAK_ADMIN=user:password.
-A server that the environment names already is used, and none is started; where Java or Maven is missing none can be,
-and their tests are skipped. The servers end when the command does.
+A server that the environment names already is used, and none is started; where Java or Maven is missing, or Maven
+cannot bring a server, it says so, and the tests are skipped. The servers end when the command does.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from servers.java import missing_tools
+from servers.java import NotBrought, missing_tools
 from servers.kafka_broker import KafkaBroker
 from servers.keycloak_server import KeycloakServer
 from servers.s3_server import S3Server
@@ -56,7 +56,12 @@ def main(command: Sequence[str]) -> int:
         wanted = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hunmin-servers-")))
-        servers = {name: _SERVERS[name](folder / name.lower()) for name in wanted}
+        servers = {}
+        for name in wanted:
+            try:
+                servers[name] = _SERVERS[name](folder / name.lower())
+            except NotBrought as error:
+                print(f"servers: {error}: none is started for {name}: tests are skipped", flush=True)
         for server in servers.values():
             stack.callback(server.stop)
             server.start(wait=False)
