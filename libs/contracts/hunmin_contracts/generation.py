@@ -17,6 +17,9 @@ TokenId = Annotated[int, Field(ge=0, strict=True)]  # true is none
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]  # stored and logged
 
 
+_BEGINNING = 64  # characters, or tokens, by which prompts are taken for alike
+
+
 class Message(Schema):
     """One turn of a chat."""
 
@@ -62,6 +65,21 @@ class GenerateRequest(Schema):
     sampling: Sampling = Sampling()
     origin: CallOrigin | None = None
     priority: Priority = "interactive"
+
+    @property
+    def affinity(self) -> str:
+        """The soft prompt, if it is named with its version, else the beginning: their blocks may be in a cache."""
+        beginning = "" if "@" in self.model else _beginning(self.prompt)
+        return f"{self.account_id}/{self.model}/{beginning}"
+
+
+def _beginning(prompt: str | list[int] | list[Message] | dict[str, str]) -> str:
+    if isinstance(prompt, str):
+        return prompt[:_BEGINNING]
+    if isinstance(prompt, dict):
+        return ""
+    first = prompt[0] if prompt else ""
+    return first.content[:_BEGINNING] if isinstance(first, Message) else str(prompt[:_BEGINNING])
 
 
 class TopToken(Schema):

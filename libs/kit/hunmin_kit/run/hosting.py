@@ -3,12 +3,14 @@
 (Mounting an application does not run its lifespan, so this module enters each composition root itself.)"""
 
 import asyncio
+import ipaddress
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -20,6 +22,7 @@ from hunmin_kit.observe.tracing import tracer_provider
 from hunmin_kit.run.plan import Plan
 from hunmin_kit.run.platform import Platform
 from hunmin_kit.run.service import Service
+from hunmin_kit.web.balancing import BalancedTransport, named
 from hunmin_kit.web.inprocess import InProcessTransport
 from hunmin_kit.web.network import network_transport
 
@@ -103,10 +106,25 @@ async def _hosted_service(
 def _transport_choice(plan: Plan, up: Hosted) -> Callable[[str], tuple[str, httpx.AsyncBaseTransport]]:
     def choose(name: str) -> tuple[str, httpx.AsyncBaseTransport]:
         if name in plan.urls:
-            return plan.urls[name], network_transport(max_connections=plan.platform.max_connections)
+            return plan.urls[name], _to_replicas(plan.urls[name], plan.platform.max_connections)
         return IN_PROCESS_URL, InProcessTransport(lambda: _app_of(name, up))
 
     return choose
+
+
+def _to_replicas(url: str, max_connections: int) -> httpx.AsyncBaseTransport:
+    network, parts = network_transport(max_connections=max_connections), urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None or _is_one_server(parts.hostname):
+        return network  # by TLS a replica is known by the service's name alone, not by its address
+    return BalancedTransport(network, named(parts.hostname, parts.port))
+
+
+def _is_one_server(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 def _app_of(name: str, up: Hosted) -> FastAPI:

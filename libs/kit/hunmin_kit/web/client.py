@@ -15,6 +15,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError, Problem
 from opentelemetry import propagate, trace
 from pydantic import BaseModel, RootModel, ValidationError
 
+from hunmin_kit.web.balancing import AFFINITY
 from hunmin_kit.web.events import SILENCE_S, decode_events
 from hunmin_kit.web.request_id import HEADER, current_or_new_request_id
 
@@ -149,7 +150,7 @@ class Client:
             return self._to(endpoint, path, headers, query=query)
         body = request.model_dump_json(exclude=fields, by_alias=True).encode()
         headers["content-type"] = "application/json"
-        return self._to(endpoint, path, headers, body)
+        return self._to(endpoint, path, headers, body, affinity=getattr(request, "affinity", None))
 
     def _upload(
         self, endpoint: AnyEndpoint, request: BaseModel, file: AsyncIterable[bytes] | None, span: trace.Span
@@ -167,6 +168,7 @@ class Client:
         content: bytes | AsyncIterable[bytes] | None = None,
         *,
         query: Mapping[str, Any] | None = None,
+        affinity: str | None = None,
     ) -> httpx.Request:
         return httpx.Request(
             endpoint.method,
@@ -174,7 +176,7 @@ class Client:
             params=query,
             headers=headers,
             content=content,
-            extensions=self._extensions,
+            extensions=self._extensions if affinity is None else {**self._extensions, AFFINITY: affinity},
         )
 
     def _headers(self, span: trace.Span) -> dict[str, str]:
