@@ -68,6 +68,14 @@ no more, and a hook must not: it runs before the release's own Secret is there.
 {{- $ref := include "hunmin.databaseRef" (dict "root" $root "key" $service.databaseKey) | fromYaml -}}
 {{- $_ := set $env "HUNMIN_DATABASE_URL" (dict "secretKeyRef" $ref) -}}
 {{- with include "hunmin.kafkaServers" $root }}{{ $_ := set $env "HUNMIN_KAFKA_SERVERS" . }}{{ end -}}
+{{- $kafka := $root.Values.kafka -}}
+{{- if and $kafka.servers $kafka.tls }}{{ $_ := set $env "HUNMIN_KAFKA_TLS" "true" }}{{ end -}}
+{{- if and $kafka.servers $kafka.existingSecret }}
+{{- $_ := set $env "HUNMIN_KAFKA_SASL_MECHANISM" $kafka.saslMechanism -}}
+{{- range list "user" "password" }}
+{{- $_ := set $env (printf "HUNMIN_KAFKA_%s" (upper .)) (dict "secretKeyRef" (dict "name" $kafka.existingSecret "key" .)) -}}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- range $name, $value := $root.Values.settings }}
 {{- $_ := set $env (printf "HUNMIN_%s" (upper $name)) (include "hunmin.settingText" $value) -}}
