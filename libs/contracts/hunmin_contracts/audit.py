@@ -31,6 +31,7 @@ class Action(StrEnum):
     PROJECT_ARCHIVED = "project.archived"
     PROJECT_RESTORED = "project.restored"
     MEMBER_ADDED = "member.added"
+    MEMBER_JOINED = "member.joined"
     MEMBER_CHANGED = "member.changed"
     MEMBER_REMOVED = "member.removed"
     KEY_CREATED = "key.created"
@@ -38,6 +39,10 @@ class Action(StrEnum):
     KEY_ROTATED = "key.rotated"
     LIMIT_SET = "limit.set"
     LIMIT_REMOVED = "limit.removed"
+    USER_INVITED = "user.invited"
+    USER_REGISTERED = "user.registered"
+    USER_RESET_OFFERED = "user.reset_offered"
+    USER_PASSWORD_CHANGED = "user.password_changed"  # noqa: S105  # what was done
     USER_DISABLED = "user.disabled"
     USER_ENABLED = "user.enabled"
 

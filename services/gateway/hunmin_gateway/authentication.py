@@ -15,6 +15,7 @@ from hunmin_contracts.ids import ProjectId
 from hunmin_contracts.tenancy import Scope
 from hunmin_kit.identity import Identity
 from hunmin_kit.run.errors import StartError
+from hunmin_kit.web import current_request_id
 from starlette.routing import BaseRoute
 
 from hunmin_gateway.idempotency.once import answer_once
@@ -138,10 +139,15 @@ async def _authenticate(route: KeyedRoute, request: Request) -> Principal:
 
 async def _principal(request: Request, identity: Identity) -> Principal:
     wanted = request.headers.get(PROJECT_HEADER)
-    async with parts_of(request).database.session() as session:
+    parts = parts_of(request)
+    async with parts.database.session() as session:
         try:
             return await principals.principal_of(
-                session, identity, wanted_project=None if wanted is None else ProjectId(wanted)
+                session,
+                parts.events,
+                identity,
+                wanted_project=None if wanted is None else ProjectId(wanted),
+                request_id=current_request_id(),
             )
         except HunminError as error:  # what was noted of them stays: an admin adds them by it
             refused = error

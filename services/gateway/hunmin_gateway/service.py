@@ -118,7 +118,7 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     )
     try:
         async with (
-            login_parts(platform, settings, database, pepper) as login,
+            login_parts(platform, settings, database, events, pepper) as login,
             quotas.kept(),
             keys.kept(),
             events.running(*subscriptions),

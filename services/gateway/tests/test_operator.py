@@ -172,7 +172,7 @@ async def test_users_are_found_disabled_and_enabled(studio, operator):
 
     async def ask() -> str | None:
         async with studio.parts.database.session() as session:
-            return (await principal_of(session, who, wanted_project=None)).user_id
+            return (await principal_of(session, studio.parts.events, who, wanted_project=None, request_id=None)).user_id
 
     user_id = await ask()
     (found,) = (await send(studio, operator, "GET", "/users", params={"q": who.email[:20].upper()}))["data"]

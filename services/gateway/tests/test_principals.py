@@ -9,7 +9,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import new_member_id, new_project_id
 from hunmin_contracts.tenancy import SCOPES, KeyKind, Role, least_role
 from hunmin_gateway.keys.text import new_key
-from hunmin_gateway.tables import Account, ApiKey, Member, Project, User
+from hunmin_gateway.tables import Account, ApiKey, AuditEntry, Member, Project, User
 from hunmin_gateway.tenancy.accounts import Accounts
 from hunmin_gateway.tenancy.principals import principal_of
 from hunmin_kit.identity import Identity
@@ -52,7 +52,7 @@ async def add(studio, table, **values) -> None:
 
 async def ask(studio, who: Identity, wanted=None):
     async with studio.parts.database.session() as session:
-        return await principal_of(session, who, wanted_project=wanted)
+        return await principal_of(session, studio.parts.events, who, wanted_project=wanted, request_id=None)
 
 
 async def refused(studio, who: Identity, wanted=None) -> HunminError:
@@ -77,6 +77,11 @@ class TestMembers:
         assert principal.is_account_wide
         assert not principal.is_operator
         assert await ask(studio, identity(somebody)) == principal
+        async with studio.parts.database.session() as session:
+            joined = select(AuditEntry).where(AuditEntry.account_id == studio.account_id)
+            entries = (await session.scalars(joined.where(AuditEntry.action == "member.joined"))).all()
+        (entry,) = [entry for entry in entries if entry.actor_id == principal.user_id]
+        assert (entry.before["user_id"], entry.after["user_id"]) == (None, principal.user_id)
 
     async def test_of_a_project_alone_see_no_other(self, studio, place, somebody):
         projects = [new_project_id(), new_project_id()]

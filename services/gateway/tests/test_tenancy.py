@@ -71,7 +71,9 @@ async def person(studio) -> str:
         expires_at=datetime(2030, 1, 1, tzinfo=UTC),
     )
     async with studio.parts.database.session() as session:
-        return (await principal_of(session, identity, wanted_project=None)).user_id
+        return (
+            await principal_of(session, studio.parts.events, identity, wanted_project=None, request_id=None)
+        ).user_id
 
 
 class TestMe:

@@ -17,13 +17,14 @@ from argon2 import PasswordHasher
 from hunmin_kit.data import Database
 from hunmin_kit.data.migrations import Chain
 from hunmin_kit.identity import Login
-from hunmin_kit.identity.local import LocalProvider, LocalUsers
+from hunmin_kit.identity.local import LocalChange, LocalProvider, LocalUser, LocalUsers
 from hunmin_kit.identity.local.passwords import Passwords
 from hunmin_kit.identity.oidc import OidcProvider, OidcSettings
 from hunmin_kit.testing.postgres import fresh_database
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, RSAKey
 from opentelemetry.trace import NoOpTracer
+from sqlalchemy.ext.asyncio import AsyncSession
 
 ISSUER = "https://login.example/realms/hunmin"
 SETTINGS = OidcSettings(issuer=ISSUER, client_id="hunmin", client_secret="s e/c:r%et", audience="hunmin-api")
@@ -186,9 +187,19 @@ async def database() -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def local(database) -> LocalProvider:
+def changes() -> list[tuple[LocalChange, str]]:
+    """What the users of `local` have done themselves, and who."""
+    return []
+
+
+@pytest.fixture
+def local(database, changes) -> LocalProvider:
     """Users of one's own, whose passwords cost little."""
-    return LocalProvider(database, form_path="/form", passwords=Passwords(PasswordHasher(1, 8, 1)))
+
+    async def note(session: AsyncSession, change: LocalChange, user: LocalUser) -> None:
+        changes.append((change, user.email))
+
+    return LocalProvider(database, form_path="/form", on_change=note, passwords=Passwords(PasswordHasher(1, 8, 1)))
 
 
 async def register(database: Database, local: LocalProvider, email: str, password: str, **rights: list[str]) -> Login:

@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 from argon2 import PasswordHasher
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_kit.identity.local import ISSUER, LocalUsers
+from hunmin_kit.identity.local import ISSUER, LocalChange, LocalUsers
 from hunmin_kit.identity.local.attempts import FREE, LONGEST_LOCK_S
 from hunmin_kit.identity.local.passwords import Passwords, check_choice
 from sqlalchemy import text
@@ -87,7 +87,9 @@ class TestLogin:
 
     async def test_a_weak_hash_is_made_anew(self, database, local):
         await register(database, local, EMAIL, PASSWORD)
-        stronger = type(local)(database, form_path="/form", passwords=Passwords(PasswordHasher(2, 16, 1)))
+        stronger = type(local)(
+            database, form_path="/form", on_change=local._on_change, passwords=Passwords(PasswordHasher(2, 16, 1))
+        )
         first = await log_in(stronger)
         async with database.session() as session:
             user = await LocalUsers(session).find(email=EMAIL)
@@ -240,7 +242,7 @@ class TestLinks:
             await local.accept(secret, email=EMAIL, name=None, password="qwertyuiop")
         assert await local.accept(secret, email=EMAIL, name=None, password=PASSWORD)
 
-    async def test_a_link_for_another_password(self, database, local):
+    async def test_a_link_for_another_password(self, database, local, changes):
         before = await register(database, local, EMAIL, PASSWORD)
         async with database.session() as session:
             links = [await LocalUsers(session).invite_to_reset(EMAIL) for _ in "ab"]
@@ -250,19 +252,22 @@ class TestLinks:
         assert await log_in(local, password="another password")
         with pytest.raises(HunminError, match="not valid"):
             await local.accept(links[1], email="", name=None, password="a third password")
+        assert changes == [(LocalChange.REGISTERED, EMAIL), (LocalChange.PASSWORD_CHANGED, EMAIL)]
         with pytest.raises(HunminError, match="ended"):
             await local.renew(before)
 
 
 class TestChange:
-    async def test_needs_the_password_of_now_and_ends_other_logins(self, database, local):
+    async def test_needs_the_password_of_now_and_ends_other_logins(self, database, local, changes):
         login = await register(database, local, EMAIL, PASSWORD)
         subject = login.identity.subject
         with pytest.raises(HunminError, match="wrong"):
             await local.change_password(subject, current="a guess", new="another password")
         with pytest.raises(HunminError, match="Choose another password"):
             await local.change_password(subject, current=PASSWORD, new="short")
+        assert changes == [(LocalChange.REGISTERED, EMAIL)]
         changed = await local.change_password(subject, current=PASSWORD, new="another password")
+        assert changes[1:] == [(LocalChange.PASSWORD_CHANGED, EMAIL)]
         assert await local.renew(changed)
         with pytest.raises(HunminError, match="ended"):
             await local.renew(login)

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hunmin_contracts.audit import Action
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_kit.identity.local import ISSUER, LocalUser, LocalUsers
+from hunmin_kit.identity.local import ISSUER, LocalUser, LocalUsers, normal_address
 from hunmin_kit.run.errors import StartError
 from hunmin_kit.run.settings import load_settings, service_prefix
 
@@ -21,6 +22,7 @@ from hunmin_gateway.commands.command import Desk, acts, ended
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT
 from hunmin_gateway.login.doors import BACKCHANNEL_PATH, CALLBACK_PATH
 from hunmin_gateway.login.first_user import link_of
+from hunmin_gateway.login.noting import LocalUserInfo
 from hunmin_gateway.login.sessions import end_subject
 from hunmin_gateway.service import SERVICE, GatewaySettings
 from hunmin_gateway.tenancy.accounts import Accounts
@@ -115,7 +117,12 @@ async def _users(desk: Desk, _: argparse.Namespace) -> str:
 async def _invite(desk: Desk, options: argparse.Namespace) -> str:
     users, accounts = _local(desk), options.account or [DEFAULT_ACCOUNT]
     organizations = [await _organization_of(name, Accounts(desk.session)) for name in accounts]
-    secret = await users.invite(options.email, organizations=organizations, roles=options.role or ["developer"])
+    roles = options.role or ["developer"]
+    secret = await users.invite(options.email, organizations=organizations, roles=roles)
+    invited = LocalUserInfo(
+        subject=None, email=options.email, name=None, organizations=organizations, roles=roles, disabled_at=None
+    )
+    await desk.audit.note(Action.USER_INVITED, options.email, account_id=None, after=invited)
     return f"{options.email} registers here, once and within a day:\n{link_of(secret, desk.url)}"
 
 
@@ -132,18 +139,38 @@ async def _organization_of(name: str, accounts: Accounts) -> str:
 
 async def _reset(desk: Desk, options: argparse.Namespace) -> str:
     secret = await _local(desk).invite_to_reset(options.email)
+    user = await _user(desk, options.email)
+    await desk.audit.note(Action.USER_RESET_OFFERED, user.subject, account_id=None, before=LocalUserInfo.of(user))
     return f"{options.email} chooses another password here, once and within a day:\n{link_of(secret, desk.url)}"
 
 
 async def _disable(desk: Desk, options: argparse.Namespace) -> str:
-    subject = await _local(desk).set_disabled(options.email, disabled=True)
+    subject = await _set_disabled(desk, options.email, disabled=True)
     ended = await end_subject(desk.session, ISSUER, subject)
     return f"{options.email} is locked out; {ended} of their sessions ended."
 
 
 async def _enable(desk: Desk, options: argparse.Namespace) -> str:
-    await _local(desk).set_disabled(options.email, disabled=False)
+    await _set_disabled(desk, options.email, disabled=False)
     return f"{options.email} may log in again."
+
+
+async def _set_disabled(desk: Desk, email: str, *, disabled: bool) -> str:
+    before = await _local(desk).find(email=normal_address(email))
+    subject = await _local(desk).set_disabled(email, disabled=disabled)
+    after = await _user(desk, email)
+    if before is not None and before.disabled_at != after.disabled_at:
+        action = Action.USER_DISABLED if disabled else Action.USER_ENABLED
+        was, is_now = LocalUserInfo.of(before), LocalUserInfo.of(after)
+        await desk.audit.note(action, subject, account_id=None, before=was, after=is_now)
+    return subject
+
+
+async def _user(desk: Desk, email: str) -> LocalUser:
+    user = await _local(desk).find(email=normal_address(email))
+    if user is None:
+        raise HunminError(ErrorCode.NOT_FOUND, f"There is no user {email[:60]}. List them: hunmin identity users")
+    return user
 
 
 def _local(desk: Desk) -> LocalUsers:

@@ -42,7 +42,7 @@ async def memberships_of(session: AsyncSession, user_id: UserId) -> list[Members
     ]
 
 
-async def accept_invitations(session: AsyncSession, user_id: UserId) -> None:
+async def accept_invitations(session: AsyncSession, user_id: UserId, audit: Audit) -> None:
     """Make a user a member of what their email was invited to. Where they are one already, nothing changes."""
     email = select(User.email).where(User.id == user_id).scalar_subquery()
     other = aliased(Member)
@@ -56,7 +56,18 @@ async def accept_invitations(session: AsyncSession, user_id: UserId) -> None:
         .exists()
     )
     await session.execute(delete(Member).where(Member.email == email, is_member_there))
-    await session.execute(update(Member).where(Member.email == email).values(user_id=user_id, email=None))
+    joined = update(Member).where(Member.email == email).values(user_id=user_id, email=None)
+    for member in (await session.execute(joined.returning(Member.id, Member.account_id))).all():
+        account_id = AccountId(member.account_id)
+        after = await Members(session, Reach(account_id, None)).get(member.id)
+        await audit.note(
+            Action.MEMBER_JOINED,
+            member.id,
+            account_id=account_id,
+            project_id=after.project_id,
+            before=after.model_copy(update={"user_id": None, "name": None}),
+            after=after,
+        )
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 
+from hunmin_contracts.audit import ActorKind
 from hunmin_contracts.errors import ErrorCode, HunminError
-from hunmin_contracts.ids import ProjectId, UserId
+from hunmin_contracts.ids import ProjectId, RequestId, UserId
 from hunmin_contracts.tenancy import SCOPES, KeyKind, Role
+from hunmin_kit.events import Events
 from hunmin_kit.identity import Identity
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from hunmin_gateway.audit.audit import Actor, Audit
 from hunmin_gateway.keys.console import console_key
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.tenancy.accounts import Accounts
@@ -18,7 +21,14 @@ from hunmin_gateway.tenancy.users import Users
 OPERATOR = "operator"  # of the roles that a provider tells
 
 
-async def principal_of(session: AsyncSession, identity: Identity, *, wanted_project: ProjectId | None) -> Principal:
+async def principal_of(
+    session: AsyncSession,
+    events: Events,
+    identity: Identity,
+    *,
+    wanted_project: ProjectId | None,
+    request_id: RequestId | None,
+) -> Principal:
     """Return whom `identity` may act as in that project; with None in the first that they are a member of.
 
     They are what the members of accounts and projects say, and in the accounts that their organisations are what
@@ -27,7 +37,8 @@ async def principal_of(session: AsyncSession, identity: Identity, *, wanted_proj
     of the user, so the session is to be committed also where nothing else is written.
     """
     user_id = await Users(session).seen(identity)
-    await accept_invitations(session, user_id)
+    audit = Audit(session, events, Actor(ActorKind.USER, user_id, request_id))
+    await accept_invitations(session, user_id, audit)
     memberships = [*await memberships_of(session, user_id), *await _by_claims(session, identity)]
     if not memberships:
         raise HunminError(

@@ -13,9 +13,10 @@ from hunmin_gateway.commands import identity
 from hunmin_gateway.commands.command import answer
 from hunmin_gateway.service import SERVICE
 from hunmin_kit.run.errors import StartError
+from hunmin_kit.testing import Running, running
 from hunmin_kit.testing import keycloak as real
-from hunmin_kit.testing import running
 from hunmin_kit.testing.postgres import fresh_database
+from sqlalchemy import text
 
 from .conftest import PASSWORD, Browser
 
@@ -54,6 +55,14 @@ class TestUsers:
                 for action in ("reset", "disable"):
                     with pytest.raises(HunminError, match="There is no user"):
                         await hunmin(env, action, "nobody@example.org")
+                assert await _noted(up) == [
+                    ("cli", "user.invited"),
+                    ("user", "user.registered"),
+                    ("cli", "user.disabled"),
+                    ("cli", "user.enabled"),
+                    ("cli", "user.reset_offered"),
+                    ("user", "user.password_changed"),
+                ]
 
     async def test_are_nobodys_where_a_provider_knows_the_people(self, tmp_path):
         async with fresh_database() as database:
@@ -66,6 +75,15 @@ class TestUsers:
             }
             with pytest.raises(HunminError, match=r"no users of its own.*https://x\.example/realms/h"):
                 await hunmin(env | provider, "users")
+
+
+async def _noted(up: Running) -> list[tuple[str, str]]:
+    """Return who did what to users, in order; no entry tells a password, or what became of it."""
+    async with up.platform("gateway").database().session() as session:
+        entries = "SELECT actor_kind, action, before, after FROM audit_entries WHERE action LIKE 'user.%' ORDER BY at"
+        rows = (await session.execute(text(entries))).all()
+    assert all("password" not in str(row.before or "") + str(row.after or "") for row in rows)
+    return [(row.actor_kind, row.action) for row in rows]
 
 
 _AWAY = {f"HUNMIN_{name}_URL": "http://nowhere.invalid" for name in ("GENERATION", "TOKENIZER", "TUNING")}

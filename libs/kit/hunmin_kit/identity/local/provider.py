@@ -2,11 +2,13 @@
 
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from urllib.parse import urlencode
 
 from hunmin_contracts.errors import ErrorCode, HunminError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_kit.data import Database
 from hunmin_kit.identity.identity import Identity
@@ -19,12 +21,28 @@ ISSUER = "urn:hunmin:local"  # not the studio's address: users stay who they are
 CLAIMS_LIFE = timedelta(minutes=5)
 
 
-class LocalProvider:
-    """An IdentityProvider over a schema that has its tables. `form_path` is where the form for its login is."""
+class LocalChange(StrEnum):
+    """What a user does themselves."""
 
-    def __init__(self, database: Database, *, form_path: str, passwords: Passwords | None = None) -> None:
+    REGISTERED = "registered"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105  # what was done
+
+
+OnChange = Callable[[AsyncSession, LocalChange, LocalUser], Awaitable[None]]
+
+
+class LocalProvider:
+    """An IdentityProvider over a schema that has its tables. `form_path` is where the form for its login is.
+
+    `on_change` is told of what users do themselves, in the transaction in which they do.
+    """
+
+    def __init__(
+        self, database: Database, *, form_path: str, on_change: OnChange, passwords: Passwords | None = None
+    ) -> None:
         self._database = database
         self._form_path = form_path
+        self._on_change = on_change
         self._passwords = passwords or Passwords()
         self._attempts = Attempts(database)
 
@@ -84,6 +102,8 @@ class LocalProvider:
         password_hash = await self._passwords.hash(password)
         async with self._database.session() as session:
             user = await LocalUsers(session).accept(secret, address, name, password_hash)
+            is_new = invited.subject is None
+            await self._on_change(session, LocalChange.REGISTERED if is_new else LocalChange.PASSWORD_CHANGED, user)
         if user.disabled_at is not None:
             raise HunminError(ErrorCode.FORBIDDEN, "This user is locked out. Ask the operator of this studio.")
         await self._attempts.forgive(address)
@@ -99,6 +119,7 @@ class LocalProvider:
         password_hash = await self._passwords.hash(new)
         async with self._database.session() as session:
             await LocalUsers(session).set_password(subject, password_hash)
+            await self._on_change(session, LocalChange.PASSWORD_CHANGED, user)
         changed = await self._find(subject)
         if changed is None:
             raise HunminError(ErrorCode.UNAUTHENTICATED, "The login was ended. Log in again.")
