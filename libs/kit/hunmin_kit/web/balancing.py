@@ -19,7 +19,7 @@ import structlog
 AFFINITY = "hunmin.affinity"  # the extension of a request that has one: a text
 ABOVE_MEAN = 1.25  # of what runs, that a replica may have
 _LOOK_S = 2.0  # between two looks for replicas: one that drains leaves the name first (HUNMIN_DRAIN_DELAY_S)
-_AVOID_S = 5.0  # how long one that refused a connection is not tried again, if there are others
+_AVOID_S = 30.0  # how long one that refused a connection is tried last: a name may lead to it for as long
 _log = structlog.get_logger()
 
 Replicas = Callable[[], Awaitable[Sequence[str]]]  # the hosts that a service's name leads to
