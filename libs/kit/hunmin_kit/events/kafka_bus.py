@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it reads its own files in a way that Python 3.11 deprecates
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
     from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+    from kafka.net.compat import KafkaNetClient
     from kafka.structs import OffsetAndMetadata
 
 _DELIVERY_MS = 20_000  # that a broker may take to acknowledge; then the relay tries again
@@ -130,7 +131,8 @@ class KafkaBus:
         return self._producer.send(record.topic, key=record.key.encode(), value=record.content, headers=headers)
 
     def _new_producer(self) -> Any:
-        return KafkaProducer(
+        return _started(
+            KafkaProducer,
             **self._cluster.arguments,
             acks="all",
             enable_idempotence=True,
@@ -267,7 +269,8 @@ class KafkaListener:
 
 
 def _new_consumer(cluster: Cluster, topic: str, *, group: str | None, begin: str) -> Any:
-    return KafkaConsumer(
+    return _started(
+        KafkaConsumer,
         topic,
         **cluster.arguments,
         group_id=group,
@@ -280,13 +283,29 @@ def _new_consumer(cluster: Cluster, topic: str, *, group: str | None, begin: str
     )
 
 
+def _started(kind: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Make a client. Of one that cannot reach the brokers kafka-python would leave a running thread and its sockets."""
+    networks: list[Any] = []
+
+    def network(**configuration: Any) -> Any:
+        networks.append(KafkaNetClient(**configuration))
+        return networks[-1]
+
+    try:
+        return kind(*arguments, kafka_client=network, **options)
+    except BaseException:
+        for started in networks:
+            started.close()
+        raise
+
+
 def create_topics(
     cluster: Cluster, topics: Sequence[Topic[EventModel]], *, partitions: int, replication: int, keep_s: float
 ) -> list[str]:
     """Create those of `topics`, and of their `….dead`, that are not there; return their names."""
     created = []
     with _as_hunmin_errors(cluster):
-        admin = KafkaAdminClient(**cluster.arguments)
+        admin = _started(KafkaAdminClient, **cluster.arguments)
         try:
             for name in [name for topic in topics for name in (topic.name, topic.dead)]:
                 options = {

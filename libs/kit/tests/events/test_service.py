@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import os
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from hunmin_contracts.errors import HunminError
 from hunmin_contracts.events import TOPICS
 from hunmin_contracts.schema import Empty
+from hunmin_kit.events.record import Record
 from hunmin_kit.run import StartError
 from hunmin_kit.run.event_commands import add_events, add_topics
 from hunmin_kit.run.plan import plan
@@ -21,7 +24,7 @@ from hunmin_kit.testing.postgres import fresh_database
 from kit_sample import hearing
 from kit_sample.hearing import EFFECTS, TELL, TellRequest
 
-from .conftest import eventually
+from .conftest import LEFT_SOCKETS, eventually
 
 Hunmin = Callable[..., tuple[int, list[str], str]]
 
@@ -182,3 +185,23 @@ async def test_broker_that_is_not_there_is_one_line(hunmin: Hunmin, monkeypatch:
     lines = [line for line in complaint.splitlines() if not line.startswith("{")]  # JSON: logs of what else runs
     assert (status, len(lines)) == (2, 1)
     assert lines[0].startswith("hunmin: Kafka at 127.0.0.1:1 cannot be used")
+
+
+async def test_clients_that_cannot_start_leave_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hunmin_kit.events import kafka_bus
+
+    monkeypatch.setattr(kafka_bus, "_CONNECT_MS", 300)
+    bus, before = kafka_bus.KafkaBus(kafka_bus.Cluster(servers="127.0.0.1:1")), set(threading.enumerate())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", LEFT_SOCKETS, ResourceWarning)
+        async with bus.reader("beta.notes", "hunmin.alpha.note.v1") as reader:
+            for asked in (
+                reader.read(),
+                bus.publish([Record("hunmin.alpha.note.v1", "key", b"{}", {})]),
+                reader.read(),
+            ):
+                with pytest.raises(HunminError):
+                    await asked
+        await bus.close()
+        gc.collect()
+    assert [thread.name for thread in set(threading.enumerate()) - before if "kafka-io" in thread.name] == []
