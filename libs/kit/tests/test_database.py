@@ -166,7 +166,6 @@ async def test_failure_of_the_applications_own_stays_what_it_is(database: Databa
 async def test_connections_that_the_server_closed_are_replaced(database: Database, url: str) -> None:
     await asyncio.gather(database.ping(), database.ping())
     await fetch(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hunmin-front'")
-    await asyncio.sleep(0.2)  # until its farewell has come
     await asyncio.gather(database.ping(), database.ping())
 
 

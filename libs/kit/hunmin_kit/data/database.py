@@ -10,7 +10,6 @@ from opentelemetry.metrics import NoOpMeter
 from opentelemetry.trace import Tracer
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
-from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from hunmin_kit.data.failures import as_hunmin_errors, unavailable
@@ -82,11 +81,11 @@ def create_engine(url: str, *, schema: str, pool_size: int = 10) -> AsyncEngine:
         async_url(url),
         pool_size=pool_size,
         max_overflow=0,
+        pool_pre_ping=True,
         hide_parameters=True,  # a failed statement must not carry its values into a log
         connect_args=_connect_arguments(schema),
     )
     event.listen(engine.sync_engine, "do_connect", _connect)
-    event.listen(engine.sync_engine, "checkout", _check_open)
     return engine
 
 
@@ -111,13 +110,6 @@ def _driver_arguments(engine: AsyncEngine, schema: str) -> dict[str, Any]:
 def async_url(url: str) -> URL:
     """Return `url` with our driver, however its scheme is spelled."""
     return make_url(url).set(drivername="postgresql+asyncpg")
-
-
-def _check_open(connection: DBAPIConnection, _record: object, _proxy: object) -> None:
-    # In place of pool_pre_ping, which asks the server with three round trips each time. A server that goes closes its
-    # connections, which asyncpg notices; SQLAlchemy then makes another.
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
 
 
 def _connect(dialect: Dialect, _record: object, arguments: list[Any], parameters: dict[str, Any]) -> DBAPIConnection:

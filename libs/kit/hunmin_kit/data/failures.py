@@ -34,7 +34,8 @@ def as_hunmin_errors() -> Iterator[None]:
         if state == _NUL_IN_TEXT:
             raise _nul_in_text() from error
         raise
-    except (PoolTimeoutError, asyncpg.InterfaceError) as error:
+    # InternalClientError: the server's farewell and the next statement met.
+    except (PoolTimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise unavailable() from error
 
 
