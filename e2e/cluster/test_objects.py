@@ -3,22 +3,15 @@
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from chart.rendering import VALUES, Object, value_set
+from chart.rendering import ROOT, VALUES, Object, value_set
 from cluster.kube import run
 
-# Kinds that an operator brings along, and the Go module that has their definitions. They stay: others may use them.
+# Kinds that an operator brings along. They stay in the cluster: others may use them.
 DEFINITIONS = {
-    "httproutes.gateway.networking.k8s.io": (
-        "sigs.k8s.io/gateway-api@v1.4.0",
-        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
-    ),
-    "servicemonitors.monitoring.coreos.com": (
-        "github.com/prometheus-operator/prometheus-operator@v0.86.0",
-        "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
-    ),
+    "httproutes.gateway.networking.k8s.io": "httproutes.yaml",
+    "servicemonitors.monitoring.coreos.com": "servicemonitors.yaml",
 }
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("warn", "enforce")}
 
@@ -26,11 +19,12 @@ RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("w
 @pytest.fixture(scope="module")
 def definitions() -> None:
     """The definitions of all kinds that the chart knows."""
-    for name, (module, path) in DEFINITIONS.items():
-        if name in run("kubectl", "get", "crds", "--output", "name"):
-            continue
-        folder = json.loads(run("go", "mod", "download", "-json", module))["Dir"]
-        run("kubectl", "apply", "--server-side", "--filename", str(Path(folder) / path))
+    there = run("kubectl", "get", "crds", "--output", "name")
+    missing = [name for name in DEFINITIONS if name not in there]
+    if missing:
+        run(str(ROOT / "e2e" / "cluster" / "definitions.sh"))
+    for name in missing:
+        run("kubectl", "apply", "--server-side", "--filename", str(ROOT / ".tools" / "definitions" / DEFINITIONS[name]))
         run("kubectl", "wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
 
 
