@@ -11,7 +11,7 @@ SOURCES := libs services training e2e charts
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-e2e-all fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs lint-chart cluster-up cluster-install test-cluster cluster-down clean
+.PHONY: help setup run demo key test test-e2e-all fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs lint-chart images scan-images cluster-up cluster-images cluster-install test-cluster cluster-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,11 +68,23 @@ test-data: setup ## the tests that need real data: HUNMIN_DATA=folder make test-
 test-vllm: setup .vllm/.installed ## the contract suite of backends on a real vLLM, in an environment of its own
 	@TEST_VLLM_PYTHON=$(CURDIR)/.vllm/bin/python $(BIN)/pytest services/generation/tests/backends -k vllm
 
-# A cluster with Kubeflow's Training Operator, and TRAINER_IMAGE on its nodes; or CLUSTER_TOOL, a command that takes the
-# archive of an image to them (`CLUSTER_TOOL load FILE`), and buildah or docker to make one.
+# By docker, podman or buildah, whichever is there. SERVICES names some, TAG is their tag, IMAGES what stands before a service's name.
+images: ## build the image of each service, and tell the size of each layer
+	@$(PYTHON) e2e/images/build.py
+
+scan-images: ## look for secrets, compilers, weights and the like in those images
+	@$(PYTHON) e2e/images/scan.py
+
+# CLUSTER_TOOL is a command that takes an archive to nodes that pull nothing (`CLUSTER_TOOL load FILE`): they get the images of
+# PostgreSQL, Kafka, Keycloak and S3 as well, made here from packages. Without it kind loads ours, and pulls those.
+cluster-images: setup ## build all images that a cluster for tests needs, and take them to its nodes
+	@$(BIN)/python e2e/cluster/images.py
+
+# A cluster with Kubeflow's Training Operator, and TRAINER_IMAGE on its nodes; else one is built and loaded as above.
 test-cluster-jobs: setup ## the contract suite of job backends on a real cluster, and a training by two pods (KUBECONFIG=…)
 	@test -n "$${KUBECONFIG:-}" || { echo "set KUBECONFIG to the file of a cluster for tests"; exit 2; }
-	@test -n "$${TRAINER_IMAGE:-}" || e2e/trainer_image.sh
+	@test -n "$${TRAINER_IMAGE:-}" || { export TAG=test SERVICES=tuning IMAGES=localhost/hunmin-; $(PYTHON) e2e/images/build.py \
+		&& $(PYTHON) e2e/images/load.py localhost/hunmin-tuning:test; }
 	@TEST_KUBECONFIG="$$KUBECONFIG" TEST_TRAINER_IMAGE="$${TRAINER_IMAGE:-localhost/hunmin-tuning:test}" \
 		$(BIN)/pytest services/tuning/tests/jobs -k "cluster or TwoPods"
 

@@ -33,13 +33,16 @@ def jars(pom: Path) -> Path:
     return cached(name, [*_MAVEN, *arguments])
 
 
-def unpacked(artifact: str, *commands: Sequence[str]) -> Path:
-    """Return the folder of the archive `artifact`, unpacked once; `commands` were run on it, `{}` being the folder."""
+def unpacked(artifact: str, *commands: Sequence[str], label: str = "") -> Path:
+    """Return the folder of the archive `artifact`, unpacked once; `commands` were run on it, `{}` being the folder.
+
+    With other commands it has another label.
+    """
     _, name, version, kind = artifact.split(":")
     archive = f"{{}}/{name}-{version}.{kind}"
     bring = [*_MAVEN, f"{_DEPENDENCIES}:copy", f"-Dartifact={artifact}", "-DoutputDirectory={}"]
     unpack = [sys.executable, "-m", "zipfile", "-e", archive, "{}"]
-    return cached(f"{name}-{version}", bring, unpack, ["rm", archive], *commands)
+    return cached(f"{name}-{version}{label}", bring, unpack, ["rm", archive], *commands)
 
 
 _MAVEN = ("mvn", "-B", "-q", "-Dstyle.color=never")

@@ -6,9 +6,14 @@ from pathlib import Path
 from servers.java import Process, unpacked
 from studio_process import free_ports
 
-_VERSION = "26.7.3"
-_ARCHIVE = f"org.keycloak:keycloak-quarkus-dist:{_VERSION}:zip"
+VERSION = "26.7.3"
+_ARCHIVE = f"org.keycloak:keycloak-quarkus-dist:{VERSION}:zip"
 _USER = "admin"
+
+
+def distribution() -> Path:
+    """Return the folder of Keycloak as it is shipped."""
+    return unpacked(_ARCHIVE, label="-as-shipped") / f"keycloak-{VERSION}"
 
 
 class KeycloakServer:
@@ -20,7 +25,7 @@ class KeycloakServer:
         self.environ = {"TEST_KEYCLOAK": url, "TEST_KEYCLOAK_ADMIN": f"{_USER}:{password}"}
         folder.mkdir(parents=True, exist_ok=True)
         # Built once, and not at each start: that is half of the time.
-        script = f"keycloak-{_VERSION}/bin/kc.sh"
+        script = f"keycloak-{VERSION}/bin/kc.sh"
         home = unpacked(_ARCHIVE, ["bash", f"{{}}/{script}", "build", "--db=dev-mem"])
         listening = ["--http-enabled=true", "--http-host=127.0.0.1", f"--http-port={port}", f"--hostname={url}"]
         own = {

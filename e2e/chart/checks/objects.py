@@ -14,8 +14,8 @@ _SECRET_NAME = re.compile(
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s:]*:[^/\s@]+@")
 # The Secrets and claims of the value sets: what somebody keeps themselves.
 YOURS = {
-    "hunmin-database", "hunmin-models", "shared-models", "blob-store", "keycloak-admin", "registry", "vllm",
-    "studio-tls", "studio-gateway", "studio-database", "studio-blobs", "studio-client",
+    "hunmin-database", "kafka-user", "hunmin-models", "shared-models", "blob-store", "keycloak-admin", "registry",
+    "vllm", "studio-tls", "studio-gateway", "studio-database", "studio-blobs", "studio-client",
 }  # fmt: skip
 
 

@@ -361,5 +361,7 @@ def _as_hunmin_errors(cluster: Cluster) -> Iterator[None]:
         raise HunminError(ErrorCode.UNAVAILABLE, message, retry_after_s=_RETRY_AFTER_S) from error
     except KafkaError as error:
         why = f"Kafka at {cluster.servers} cannot be used ({type(error).__name__})."
-        message = f"{why} Try again shortly; if a topic is missing, `hunmin topics` creates it."
+        # kafka-python calls a wrong password a timeout.
+        known = " If that goes on, check HUNMIN_KAFKA_USER and HUNMIN_KAFKA_PASSWORD." if cluster.user else ""
+        message = f"{why} Try again shortly; if a topic is missing, `hunmin topics` creates it.{known}"
         raise HunminError(ErrorCode.UNAVAILABLE, message, retry_after_s=_RETRY_AFTER_S) from error

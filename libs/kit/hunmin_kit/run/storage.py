@@ -9,8 +9,8 @@ import structlog
 from opentelemetry.sdk.trace import TracerProvider
 
 from hunmin_kit.data.database import Database
-from hunmin_kit.data.embedded import EmbeddedPostgres
 from hunmin_kit.data.migrations import Chain
+from hunmin_kit.run.errors import StartError
 from hunmin_kit.run.plan import Plan
 from hunmin_kit.run.service import Service
 from hunmin_kit.web.app import ReadyCheck
@@ -24,6 +24,10 @@ async def database(plan: Plan) -> AsyncGenerator[str, None]:
     if plan.platform.database_url is not None:
         yield plan.platform.database_url.get_secret_value()
         return
+    try:
+        from hunmin_kit.data.embedded import EmbeddedPostgres
+    except ImportError:  # as in images
+        raise StartError("HUNMIN_DATABASE_URL is not set, and no PostgreSQL is installed here. Set it.") from None
     folder = plan.platform.home / "postgres"
     async with EmbeddedPostgres(folder).running() as url:
         _log.info("database.server.started", folder=str(folder))
