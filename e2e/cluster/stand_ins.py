@@ -28,6 +28,7 @@ _SLIM = [
     "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",  # without Perl
     *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "info", "locale", "man")),
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    '--essential-hook=mkdir -p "$1"/usr/share/man/man1',  # Java's packages put links there, whatever is left out
     '--customize-hook=cd "$1"/etc && rm -f apt/sources.list apt/sources.list.d/* apt/apt.conf.d/99mmdebstrap '
     "dpkg/dpkg.cfg.d/99mmdebstrap hostname resolv.conf",
 ]

@@ -28,13 +28,13 @@ def definitions() -> None:
         run("kubectl", "wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def namespaces() -> Iterator[set[str]]:
-    """Those that a test adds are there as long as it runs."""
+    """Those that are added are there as long as the tests run."""
     made: set[str] = set()
     yield made
     for name in made:
-        run("kubectl", "delete", "namespace", name, "--wait=false")
+        run("kubectl", "delete", "namespace", name, "--timeout=2m")
 
 
 @pytest.mark.usefixtures("definitions")
