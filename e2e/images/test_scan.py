@@ -96,7 +96,7 @@ BROKEN: dict[str, list[Callable[[Path], object]]] = {
         lambda root: write(root, "/root/.netrc", "machine x"),
         lambda root: write(root, "/run/secrets/token", "x"),
         lambda root: write(root, "/etc/x.conf", "url = https://user:" + "dhWq81jKlm0Z@packages.example.com/simple"),
-        lambda root: write(root, "/app/code/first", "hm" + "_" + "a1B2" * 8),
+        lambda root: write(root, "/app/code/first", "hm" + "_" + "a1B2" * 8 + "_c3D4e5"),
     ],
     "tells_nothing_of_its_builder": [lambda root: write(root, "/etc/pip.conf")],
     "has_whole_sbom": [
