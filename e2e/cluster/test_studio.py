@@ -46,4 +46,4 @@ def test_two_gateways_keep_one_limit(studio):
             answers.append(http.post("/v1/completions", json=body, headers=headers))
     assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3
     assert int(answers[-1].headers["retry-after"]) > 0
-    assert answers[-1].json()["error"]["code"] == "quota_exceeded"
+    assert answers[-1].json()["error"]["code"] == "rate_limit_exceeded"
