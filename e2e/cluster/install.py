@@ -31,7 +31,7 @@ def timed(step: str) -> Iterator[None]:
 
 
 def make_namespace() -> None:
-    """Make the namespace. Its pods meet `restricted`, but for a container that the Training Operator adds to workers."""
+    """Make the namespace. Its pods meet `restricted`, but for what the Training Operator adds to workers."""
     labels = {"pod-security.kubernetes.io/enforce": "baseline"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
     run("kubectl", "apply", "--filename", "-", sent=yaml.safe_dump(namespace))
