@@ -65,7 +65,6 @@ def test_neither_an_upgrade_nor_a_rollback_loses_a_request_or_a_secret(studio, a
     for what, change in (
         ("upgrade", lambda: install(CHART, "--set", f"image.tag={tag()}")),
         ("rollback", lambda: helm("rollback", RELEASE, "--wait", "--timeout", "15m")),
-        ("upgrade", lambda: install(CHART, "--set", f"image.tag={tag()}")),
     ):
         began = time.monotonic()
         with SteadyLoad(studio.url, account.key, studio.model, PER_SECOND).running() as load:
