@@ -11,10 +11,10 @@ SOURCES := libs services training e2e charts
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-servers test-e2e-all fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs lint-chart images scan-images cluster-images clean
+.PHONY: help setup run demo key test test-servers test-e2e-all fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs lint-chart images scan-images cluster-up cluster-images cluster-install test-cluster cluster-down clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.synced-dev ## install uv and every package of the lock, where they are not there yet
 
@@ -90,6 +90,22 @@ test-cluster-jobs: setup ## the contract suite of job backends on a real cluster
 		&& $(PYTHON) e2e/images/load.py localhost/hunmin-tuning:test; }
 	@TEST_KUBECONFIG="$$KUBECONFIG" TEST_TRAINER_IMAGE="$${TRAINER_IMAGE:-localhost/hunmin-tuning:test}" \
 		$(BIN)/pytest services/tuning/tests/jobs -k "cluster or TwoPods"
+
+# The cluster of KUBECONFIG, or that of CLUSTER_TOOL, or else one of kind's: e2e/cluster/cluster.sh knows which.
+# TESTS names some of its tests, as pytest takes them.
+HELM := test -x .tools/helm-3.19.5/helm || command -v helm > /dev/null || e2e/chart/install_helm.sh
+
+cluster-up: ## a cluster for tests: that of KUBECONFIG, else of CLUSTER_TOOL, else of kind
+	@e2e/cluster/cluster.sh up
+
+cluster-install: setup ## install the chart there, with small servers of all that it needs (after cluster-images)
+	@selected=$$(e2e/cluster/cluster.sh env); eval "$$selected"; $(HELM); $(BIN)/python e2e/cluster/install.py
+
+test-cluster: setup ## the e2e suite against that studio, then upgrade, deleted pods, drain and uninstall under load
+	@selected=$$(e2e/cluster/cluster.sh env); eval "$$selected"; $(HELM); $(BIN)/python e2e/cluster/run.py $(TESTS)
+
+cluster-down: ## stop the cluster, unless it is somebody else's
+	@e2e/cluster/cluster.sh down
 
 # Every bound of every schema, and a hundred requests more of each operation. FUZZ_SEED=… asks for others.
 fuzz: setup ## schemathesis on every service's OpenAPI file, at length (a quarter of an hour)

@@ -1,19 +1,28 @@
 """Holds a ledger against what the engine told, event by event. Reads the studio's database and topics themselves."""
 
 import asyncio
-import json
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
+import topic
 from hunmin_contracts.events import USAGE
 from hunmin_kit.data.embedded import EmbeddedPostgres
 
 QUIET_S = 5
+
+
+class Records(Protocol):
+    """Where the database and the topics of a studio are read."""
+
+    def rows(self, statement: str) -> list[dict[str, Any]]:
+        """Return what a statement finds."""
+
+    def events(self, topic: str) -> list[dict[str, Any]]:
+        """Return every event of a topic, as often as it has it, each partition in its order."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,14 @@ class Ledger:
         return dict(found)
 
 
-class Auditor:
-    """Looks into the database of the studio in `home`, and into the broker at `servers`."""
+class LocalRecords:
+    """Those of a studio in the folder `home` of this machine, and of the broker at `servers`."""
 
     def __init__(self, home: Path, servers: str) -> None:
         self._url = EmbeddedPostgres(home / "postgres").url
         self._servers = servers
 
-    def fetch(self, statement: str) -> list[dict[str, Any]]:
+    def rows(self, statement: str) -> list[dict[str, Any]]:
         """Return what a statement finds."""
 
         async def fetch() -> list[dict[str, Any]]:
@@ -59,21 +68,37 @@ class Auditor:
 
         return asyncio.run(fetch())
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return every event of a topic."""
+        return topic.events(self._servers, name)
+
+
+class Auditor:
+    """Looks into the records of a studio: into those of one account, if it is named."""
+
+    def __init__(self, records: Records, account_id: str | None = None) -> None:
+        self._records = records
+        self._account_id = account_id
+
     def ledger(self) -> Ledger:
         """Return the ledger as it stands."""
-        taken = self.fetch(
-            "SELECT name, coalesce(sum(used), 0)::bigint AS used, coalesce(sum(reserved), 0)::bigint AS reserved "
-            "FROM gateway.quota_limits AS limits JOIN gateway.quota_counters ON limit_id = limits.id GROUP BY name"
+        taken = self._records.rows(
+            "SELECT account_id, name, coalesce(sum(used), 0)::bigint AS used, "
+            "coalesce(sum(reserved), 0)::bigint AS reserved "
+            "FROM gateway.quota_limits AS limits JOIN gateway.quota_counters ON limit_id = limits.id "
+            "GROUP BY account_id, name"
         )
-        return Ledger(
-            rows=self.fetch("SELECT * FROM gateway.usage"),
-            used={row["name"]: row["used"] for row in taken},
-            reserved={row["name"]: row["reserved"] for row in taken},
-        )
+        used: Counter[str] = Counter()
+        reserved: Counter[str] = Counter()
+        for row in filter(self._is_ours, taken):
+            used[row["name"]] += row["used"]
+            reserved[row["name"]] += row["reserved"]
+        rows = filter(self._is_ours, self._records.rows("SELECT * FROM gateway.usage"))
+        return Ledger(rows=list(rows), used=used, reserved=reserved)
 
     def waiting(self) -> int:
         """Return how much is on its way: events to be relayed, calls that no row has, and what is reserved."""
-        (row,) = self.fetch(
+        (row,) = self._records.rows(
             "SELECT (SELECT count(*) FROM generation.event_outbox) + (SELECT count(*) FROM gateway.event_outbox) "
             "+ (SELECT count(*) FROM gateway.metered_calls) "
             "+ (SELECT count(*) FROM gateway.quota_counters WHERE reserved > 0) AS count"
@@ -91,32 +116,20 @@ class Auditor:
 
     def told(self) -> list[dict[str, Any]]:
         """Return every event of usage that the broker has, as often as it has it, each partition in its order."""
-        return self._read(lambda message: json.loads(message.value))
+        return [event for event in self._records.events(USAGE.name) if self._is_ours(event["data"])]
 
     def processed(self) -> set[str]:
         """Return the ids of the events whose effect is in the gateway's schema."""
-        return {row["event_id"] for row in self.fetch("SELECT event_id FROM gateway.event_processed")}
+        return {row["event_id"] for row in self._records.rows("SELECT event_id FROM gateway.event_processed")}
 
     def dead(self) -> int:
         """Return how many events no consumer could handle."""
-        return int(self.fetch("SELECT count(*) FROM gateway.event_attempts WHERE died_at IS NOT NULL")[0]["count"])
+        return int(
+            self._records.rows("SELECT count(*) FROM gateway.event_attempts WHERE died_at IS NOT NULL")[0]["count"]
+        )
 
-    def _read(self, convert: Callable[[Any], Any]) -> list[Any]:
-        from hunmin_kit.events.kafka_bus import KafkaConsumer, TopicPartition  # which imports it without its warnings
-
-        consumer = KafkaConsumer(bootstrap_servers=self._servers, enable_auto_commit=False)
-        try:
-            partitions = [TopicPartition(USAGE.name, one) for one in consumer.partitions_for_topic(USAGE.name)]
-            consumer.assign(partitions)
-            consumer.seek_to_beginning(*partitions)
-            ends = consumer.end_offsets(partitions)
-            found: list[Any] = []
-            while any(consumer.position(one) < ends[one] for one in partitions):
-                for messages in consumer.poll(timeout_ms=1000).values():
-                    found += map(convert, messages)
-            return found
-        finally:
-            consumer.close()
+    def _is_ours(self, row: dict[str, Any]) -> bool:
+        return self._account_id in (None, row["account_id"])
 
 
 def check(auditor: Auditor, answers: list[Answer], *, kills: int, clients: int) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """The studio that the e2e tests see: a URL and a key.
 
 By default one is started here for each way to run it (ways.py), once a session. E2E_URL and E2E_KEY name a studio that
-runs elsewhere, such as a cluster's; then only that one is tested. E2E_MODEL names the model to ask for.
+runs elsewhere, such as a cluster's; then only that one is tested. E2E_MODEL names the model to ask for,
+E2E_REALM (the issuer) and E2E_REALM_ADMIN (user:password) the realm of Keycloak that knows its people.
 """
 
 import os
@@ -16,9 +17,9 @@ import httpx
 import openai
 import pytest
 from collector import Collector
-from hunmin_kit.testing.keycloak import KeycloakRealm
+from hunmin_kit.testing.keycloak import KeycloakRealm, given_realm
 from studio_process import SERVICES, STARTER, StudioProcess, free_ports, model_environ, new_key, studio_process
-from ways import WAYS, Way, blobs_environ, kafka_environ, lacking, people, realm_environ
+from ways import WAYS, Way, blobs_environ, kafka_environ, lacking, people, realm_administrator, realm_environ
 
 # Jobs go on at once after a kill, and as often as it takes.
 JOBS_ENVIRON = {
@@ -85,9 +86,9 @@ def ports() -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def realm(way: Way | None, ports: dict[str, int]) -> Iterator[KeycloakRealm | None]:
-    """The realm of its people; None if it knows them itself, or runs elsewhere."""
+    """The realm of its people; None if it knows them itself, or nobody says where they are."""
     if way is None:
-        yield None
+        yield given_realm(os.environ["E2E_REALM"], realm_administrator()) if "E2E_REALM" in os.environ else None
         return
     with people(way, f"http://127.0.0.1:{ports['gateway']}") as made:
         yield made

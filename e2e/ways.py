@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from hunmin_kit.identity.keycloak_realm import Administrator
 from hunmin_kit.testing.keycloak import KeycloakRealm, keycloak_realm
 from servers.kafka_broker import KafkaBroker
 
@@ -88,6 +89,12 @@ def people(way: Way, url: str) -> Iterator[KeycloakRealm | None]:
         return
     with keycloak_realm(studio_url=url, organizations=(ACCOUNT,)) as realm:
         yield realm
+
+
+def realm_administrator() -> Administrator:
+    """Return who may make people in the realm of a studio that runs elsewhere."""
+    user, _, password = os.environ["E2E_REALM_ADMIN"].partition(":")
+    return Administrator(user=user, password=password)
 
 
 def realm_environ(realm: KeycloakRealm | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from chart.checks.objects import no_secret_outside_secrets
+from chart.checks.pods import tuning_jobs
 from chart.cluster import Cluster, cluster
 from chart.rendering import VALUES, Object, kind, objects
 
@@ -27,8 +28,14 @@ def there(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def generated(found: list[Object]) -> Object:
-    """Return the one Secret."""
-    (secret,) = kind(found, "Secret")
+    """Return the Secret of all but the blob store."""
+    (secret,) = [each for each in kind(found, "Secret") if each["metadata"]["name"].endswith("-generated")]
+    return secret
+
+
+def of_blobs(found: list[Object]) -> Object:
+    """Return the Secret of a bundled blob store."""
+    (secret,) = [each for each in kind(found, "Secret") if each["metadata"]["name"].endswith("-blobs")]
     return secret
 
 
@@ -38,12 +45,21 @@ def test_secrets_are_kept(there: Cluster, major: int) -> None:
     first = generated(there.render(*DEVELOPMENT, major=major))
     assert set(first["data"]) == {
         "key-pepper", "oidc-client-secret", "database-password", "database-url", "keycloak-admin-password",
-        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
     }  # fmt: skip
     forgotten = generated(there.render(*DEVELOPMENT, major=major))
     assert not first["data"].items() & forgotten["data"].items()
     there.put(first)
     assert generated(there.render(*DEVELOPMENT, major=major)) == first
+
+
+def test_a_tuning_job_gets_the_keys_of_the_blob_store_and_no_other(there: Cluster) -> None:
+    """Its pods have every entry of the Secrets that they are given."""
+    found = there.render(*DEVELOPMENT, options=("--set=tuningJobs.backend=pytorchjob",))
+    given = {name for _, job in tuning_jobs(found) for name in job["secrets"]}
+    assert given == {of_blobs(found)["metadata"]["name"]}
+    assert set(of_blobs(found)["data"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    there.put(of_blobs(found))
+    assert of_blobs(there.render(*DEVELOPMENT)) == of_blobs(found)
 
 
 def test_what_is_needed_later_is_added(there: Cluster) -> None:

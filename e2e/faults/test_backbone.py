@@ -3,27 +3,24 @@
 Kafka is a broker of our own here, so Java and Maven are needed.
 """
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
-from auditor import Answer, Auditor, check
+from auditor import Auditor, LocalRecords, check
+from load import CLIENTS, Load, went_on
 from servers.java import missing_tools
 from servers.kafka_broker import KafkaBroker
 from studio_process import StudioProcess, model_environ, new_key, studio_process
 
-CLIENTS = 6
 SETTLED_WITHIN_S = 180
 pytestmark = [
     pytest.mark.skipif(bool(missing_tools()), reason=f"needs {', '.join(missing_tools())} to run a Kafka broker"),
@@ -60,68 +57,6 @@ def hunmin(arguments: list[str], environ: dict[str, str]) -> None:
     subprocess.run(command, env=outside | environ, check=True, capture_output=True)
 
 
-class Load:
-    """Clients that ask without pause: for whole answers, for streams, and for streams that they leave."""
-
-    def __init__(self, studio: StudioProcess, seed: int) -> None:
-        self._studio = studio
-        self._seed = seed
-        self._is_over = threading.Event()
-        self.answers: list[Answer] = []
-
-    @contextmanager
-    def running(self) -> Iterator["Load"]:
-        threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self._is_over.set()
-            for thread in threads:
-                thread.join(120)
-                assert not thread.is_alive(), "a request never ended"
-
-    def _ask(self, client: int) -> None:
-        rng = random.Random(f"{self._seed} {client}")  # noqa: S311  # a schedule, no secret
-        headers = {"Authorization": f"Bearer {self._studio.key}"}
-        with httpx.Client(base_url=self._studio.url, headers=headers, timeout=60) as http:
-            for number in range(100_000):
-                if self._is_over.is_set():
-                    return
-                request_id = f"{self._seed}-{client}-{number}"
-                how = rng.choice(["whole", "stream", "left"])
-                try:
-                    tokens = ask(http, request_id, how, rng.randint(1, 12))
-                except httpx.HTTPError:
-                    tokens = None
-                    time.sleep(0.1)
-                self.answers.append(Answer(request_id, tokens))
-
-
-def ask(http: httpx.Client, request_id: str, how: str, leave_after: int) -> int | None:
-    """Return the tokens of a whole answer, None of any other."""
-    body = {"model": "starter", "prompt": "이 영화는", "max_tokens": 24}
-    headers = {"x-request-id": request_id}
-    if how == "whole":
-        answer = http.post("/v1/completions", json=body, headers=headers)
-        answer.raise_for_status()
-        return int(answer.json()["usage"]["total_tokens"])
-    usage, seen = None, 0
-    streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
-    with http.stream("POST", "/v1/completions", json=streamed, headers=headers) as response:
-        response.raise_for_status()
-        for line in response.iter_lines():
-            seen += line.startswith("data: ")
-            if how == "left" and seen >= leave_after:
-                return None
-            if line == "data: [DONE]":
-                return usage
-            if line.startswith("data: ") and (told := json.loads(line[6:]).get("usage")):
-                usage = int(told["total_tokens"])
-    return None
-
-
 def kill_postgres(studio: StudioProcess) -> None:
     """End the database server at once; the studio that embeds it starts it again."""
     pid_file = studio.home / "postgres" / "data" / "postmaster.pid"
@@ -129,14 +64,6 @@ def kill_postgres(studio: StudioProcess) -> None:
     for process in [server, *server.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)
-
-
-def went_on(load: Load, count: int = 5) -> None:
-    """Wait until so many more answers have come."""
-    begin, deadline = sum(one.tokens is not None for one in load.answers), time.monotonic() + 90
-    while sum(one.tokens is not None for one in load.answers) < begin + count:
-        assert time.monotonic() < deadline, "no answers come any more"
-        time.sleep(0.2)
 
 
 @pytest.mark.timeout(900)
@@ -147,7 +74,7 @@ def test_whatever_is_killed_under_load_the_ledger_is_the_engines_count(
     rng = random.Random(seed)  # noqa: S311  # a schedule, no secret
     kills = ["kafka"] * 5 + ["gateway", "generation", "postgres"] * 2
     rng.shuffle(kills)
-    with Load(studio, seed).running() as load:
+    with Load(studio.url, studio.key, seed).running() as load:
         went_on(load)
         for kill in kills:
             time.sleep(rng.uniform(0.5, 3))
@@ -161,7 +88,7 @@ def test_whatever_is_killed_under_load_the_ledger_is_the_engines_count(
                 studio.kill_one(kill)
                 studio.start_one(kill)
             went_on(load)
-    auditor = Auditor(studio.home, broker.servers)
+    auditor = Auditor(LocalRecords(studio.home, broker.servers))
     auditor.wait_until_settled(within_s=SETTLED_WITHIN_S)
     found = check(auditor, load.answers, kills=len(kills), clients=CLIENTS)
     print(seed, kills, found)
@@ -172,8 +99,8 @@ def test_whatever_is_killed_under_load_the_ledger_is_the_engines_count(
 def test_requests_go_on_without_kafka_and_the_outbox_drains_in_the_order_of_keys(
     studio: StudioProcess, broker: KafkaBroker
 ) -> None:
-    auditor = Auditor(studio.home, broker.servers)
-    with Load(studio, 7).running() as load:
+    auditor = Auditor(LocalRecords(studio.home, broker.servers))
+    with Load(studio.url, studio.key, 7).running() as load:
         went_on(load)
         broker.kill()
         away_since = time.monotonic()

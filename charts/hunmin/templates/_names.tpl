@@ -42,7 +42,7 @@ labels:
   {{- include "hunmin.labels" . | nindent 2 }}
 {{- end -}}
 
-{{/* The Secret whose values the chart makes once. */}}
+{{/* The Secret whose values the chart makes once; those of a bundled blob store are in one of their own. */}}
 {{- define "hunmin.generatedSecret" -}}
 {{- include "hunmin.name" (dict "root" . "part" "generated") -}}
 {{- end -}}
@@ -73,7 +73,7 @@ http://{{ include "hunmin.name" . }}:{{ $service.port }}
 
 {{- define "hunmin.blobsSecret" -}}
 {{- if .Values.dev.s3.enabled -}}
-{{- include "hunmin.generatedSecret" . -}}
+{{- include "hunmin.name" (dict "root" . "part" "blobs") -}}
 {{- else -}}
 {{- .Values.blobs.existingSecret -}}
 {{- end -}}

@@ -1,10 +1,12 @@
 """What a service gets from the process it runs in, and all it may know of that process."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import structlog
 from fastapi import FastAPI
 from hunmin_contracts.errors import ErrorCode, HunminError
 from opentelemetry.sdk.trace import TracerProvider
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from hunmin_kit.data.database import Database  # a service without a schema starts without SQLAlchemy
     from hunmin_kit.events import Events
 
+_AGAIN_S = 1.0
+_log = structlog.get_logger()
 ReadyCallback = Callable[[str], Awaitable[str | None]]
 TransportChoice = Callable[[str], tuple[str, httpx.AsyncBaseTransport]]  # name → base URL and transport
 
@@ -134,9 +138,22 @@ class Platform:
         self._ready_callbacks.append(callback)
 
     async def announce(self, url: str) -> list[str]:
-        """Run the callbacks of `on_ready` and return their texts; for the process."""
-        texts = [await callback(url) for callback in self._ready_callbacks]
+        """Run the callbacks of `on_ready` and return their texts; for the process.
+
+        Requests are answered by now, so what a callback cannot reach at the moment it waits for, and ends nothing.
+        """
+        texts = [await self._text(callback, url) for callback in self._ready_callbacks]
         return [text for text in texts if text is not None]
+
+    async def _text(self, callback: ReadyCallback, url: str) -> str | None:
+        while True:
+            try:
+                return await callback(url)
+            except HunminError as error:
+                if error.code is not ErrorCode.UNAVAILABLE:
+                    raise
+                _log.warning("process.announcement.delayed", reason=error.message)
+                await asyncio.sleep(_AGAIN_S)
 
     async def close(self) -> None:
         """Close what the service was given; for the process."""

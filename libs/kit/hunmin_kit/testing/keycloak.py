@@ -202,6 +202,32 @@ def keycloak_realm(*, studio_url: str, organizations: tuple[str, ...] = ("acme",
         admin.delete_realm(plan.realm)
 
 
+def given_realm(issuer: str, administrator: Administrator, *, client_id: str = "hunmin") -> KeycloakRealm:
+    """Return a realm that is there already, for the client of a studio that runs on it; its secret is not told."""
+    server_url, _, name = issuer.partition("/realms/")
+    plan = RealmPlan(
+        server_url=server_url,
+        realm=name,
+        client_id=client_id,
+        client_secret=None,
+        audience="hunmin-api",
+        studio_urls=(),
+        backchannel_url="",
+        callback="",
+        logout="",
+        organizations=(),
+    )
+    admin = KeycloakAdmin(
+        server_url=server_url,
+        username=administrator.user,
+        password=administrator.password,
+        realm_name="master",
+        user_realm_name="master",
+    )
+    admin.change_current_realm(name)
+    return KeycloakRealm(plan, admin, "")
+
+
 async def sign_in(url: str, person: Person) -> tuple[dict[str, str], httpx.Cookies]:
     """Log a person in at Keycloak's page `url`, as a browser does; return what it then brings to the studio.
 
