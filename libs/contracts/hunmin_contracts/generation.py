@@ -68,7 +68,10 @@ class GenerateRequest(Schema):
 
     @property
     def affinity(self) -> str:
-        """The soft prompt, if it is named with its version, else the beginning: their blocks may be in a cache."""
+        """What requests have in common that are best answered by one replica, whose cache may hold it.
+
+        The soft prompt, if it is named with its version, else the beginning of the prompt.
+        """
         beginning = "" if "@" in self.model else _beginning(self.prompt)
         return f"{self.account_id}/{self.model}/{beginning}"
 

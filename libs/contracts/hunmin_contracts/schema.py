@@ -9,11 +9,6 @@ class Schema(BaseModel):
     # NaN and Infinity are no JSON; an error message must not quote the input, which may be a prompt.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
-    @property
-    def affinity(self) -> str | None:
-        """What requests have in common that one replica of the service best answers; None: any of them does."""
-        return None
-
 
 class Empty(Schema):
     """The request of an endpoint that takes nothing."""

@@ -33,8 +33,8 @@ class Quick:
         self.operation = self.text.split(None, 1)[0].upper()
 
 
-class Violated(Exception):
-    """A constraint has refused the statement, which has changed nothing."""
+class NullRefused(Exception):
+    """A NOT NULL has refused the statement, which has changed nothing. The message is the column."""
 
 
 class QuickStatements:
@@ -50,7 +50,7 @@ class QuickStatements:
     async def fetch(self, statement: Quick, values: Mapping[str, Any] = {}) -> Sequence[Any]:
         """Run a statement as a transaction of its own; return its rows, whose columns are found by name.
 
-        Raises Violated.
+        Raises NullRefused.
         """
         known = {**statement.constants, **values}
         arguments = [known[name] for name in statement.names]
@@ -62,8 +62,8 @@ class QuickStatements:
                     async with (await self._opened()).acquire() as connection:
                         rows: Sequence[Any] = await connection.fetch(statement.text, *arguments)
                 return rows
-            except asyncpg.IntegrityConstraintViolationError as error:
-                raise Violated(error.constraint_name or error.column_name) from error
+            except asyncpg.NotNullViolationError as error:
+                raise NullRefused(error.column_name) from error
             except OSError as error:  # nothing but the database is asked for anything here
                 raise unavailable() from error
 

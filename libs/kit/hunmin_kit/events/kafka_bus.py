@@ -5,7 +5,6 @@ Kafka's transactions are not used: what is published twice is handled once, sinc
 
 import asyncio
 import logging
-import time
 import warnings
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -186,8 +185,6 @@ class KafkaReader:
                     self._consumer.seek(partition, offset)
             self._unfinished.clear()
             polled = self._consumer.poll(timeout_ms=_POLL_MS, max_records=_RECORDS_AT_ONCE)
-            if not polled and not self._consumer.assignment():
-                time.sleep(_POLL_MS / 1000)  # a member without a partition is not made to wait by the client
             batches = []
             for partition, messages in polled.items():
                 self._unfinished[partition] = messages[0].offset

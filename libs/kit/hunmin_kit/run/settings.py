@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -74,7 +74,7 @@ class PlatformSettings(_Frozen):
     blobs_url: str | None = None  # e.g. s3://bucket/prefix; None: a folder under `home`
     kafka_servers: str | None = None  # host:port,host:port; None: events are read from PostgreSQL, without a broker
     kafka_user: str | None = None  # None: the brokers ask nobody who they are
-    kafka_password: SecretStr | None = None
+    kafka_password: SecretStr | None = Field(default=None, validate_default=True)
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     kafka_tls: bool = False
     kafka_ca_file: Path | None = None  # PEM, of who signed the brokers' certificates; None: whom this machine trusts
@@ -101,11 +101,12 @@ class PlatformSettings(_Frozen):
             raise ValueError("it is written as postgresql://user:password@host/database")
         return url
 
-    @model_validator(mode="after")
-    def _knows_both_of_kafka(self) -> Self:
-        if (self.kafka_user is None) is not (self.kafka_password is None):
-            raise ValueError("kafka_user and kafka_password are set both or neither")
-        return self
+    @field_validator("kafka_password")
+    @classmethod
+    def _goes_with_a_user(cls, password: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if (password is None) is not (others.data.get("kafka_user") is None):
+            raise ValueError("it goes with HUNMIN_KAFKA_USER: set both, or neither")
+        return password
 
     @field_validator("kafka_servers")
     @classmethod

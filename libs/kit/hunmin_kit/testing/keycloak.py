@@ -188,14 +188,7 @@ def keycloak_realm(*, studio_url: str, organizations: tuple[str, ...] = ("acme",
         organizations=organizations,
     )
     made = bootstrap(plan, administrator)
-    admin = KeycloakAdmin(
-        server_url=server_url,
-        username=administrator.user,
-        password=administrator.password,
-        realm_name="master",
-        user_realm_name="master",
-    )
-    admin.change_current_realm(plan.realm)
+    admin = _admin_of(plan, administrator)
     try:
         yield KeycloakRealm(plan, admin, made.client_secret)
     finally:
@@ -217,15 +210,19 @@ def given_realm(issuer: str, administrator: Administrator, *, client_id: str = "
         logout="",
         organizations=(),
     )
+    return KeycloakRealm(plan, _admin_of(plan, administrator), "")
+
+
+def _admin_of(plan: RealmPlan, administrator: Administrator) -> KeycloakAdmin:
     admin = KeycloakAdmin(
-        server_url=server_url,
+        server_url=plan.server_url,
         username=administrator.user,
         password=administrator.password,
         realm_name="master",
         user_realm_name="master",
     )
-    admin.change_current_realm(name)
-    return KeycloakRealm(plan, admin, "")
+    admin.change_current_realm(plan.realm)
+    return admin
 
 
 async def sign_in(url: str, person: Person) -> tuple[dict[str, str], httpx.Cookies]:

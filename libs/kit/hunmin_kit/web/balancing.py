@@ -12,6 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 
 import httpx
 import structlog
@@ -57,7 +58,7 @@ class BalancedTransport(httpx.AsyncBaseTransport):
                 self._release(replica)
                 raise
             else:
-                response.stream = _Counted(response.stream, lambda: self._release(replica))  # noqa: B023  # returns
+                response.stream = _Counted(response.stream, partial(self._release, replica))
                 return response
 
     async def aclose(self) -> None:
@@ -86,11 +87,13 @@ class BalancedTransport(httpx.AsyncBaseTransport):
     async def _look_again(self) -> None:
         try:
             self._replicas = await self._find()
-            self._looked_at = time.monotonic()
+            self._avoided = {host: until for host, until in self._avoided.items() if host in self._replicas}
         except OSError as error:  # the name server is away: those that are known do
             _log.warning("service.replicas.not_found", error=str(error))
         finally:
             self._looking = None
+        if self._replicas:  # who knows none looks again for each request
+            self._looked_at = time.monotonic()
 
     def _release(self, replica: str) -> None:
         self._running[replica] -= 1

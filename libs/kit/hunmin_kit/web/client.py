@@ -43,7 +43,10 @@ class Deadlines:
 
 
 class Client:
-    """Another service, by name. Forwards the request id and the W3C trace context."""
+    """Another service, by name. Forwards the request id and the W3C trace context.
+
+    Of several replicas the one is asked that suits the request's `affinity`, a text, where its class has one.
+    """
 
     def __init__(
         self,
@@ -268,9 +271,8 @@ def _filled(path: str, request: BaseModel) -> tuple[str, set[str]]:
     return _FIELD.sub(lambda match: _segment(request, match[1]), path), set(_FIELD.findall(path))
 
 
-@lru_cache(
-    maxsize=256
-)  # parsing takes as long as the rest of a request that is made; most paths are the endpoint's own
+# Parsing takes as long as all else that makes a request, and most paths are an endpoint's own.
+@lru_cache(maxsize=256)
 def _url(base: httpx.URL, path: str) -> httpx.URL:
     return base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode())
 

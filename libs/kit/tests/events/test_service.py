@@ -177,6 +177,12 @@ async def test_brokers_learn_who_we_are(hunmin: Hunmin, monkeypatch: pytest.Monk
     assert "check HUNMIN_KAFKA_USER and HUNMIN_KAFKA_PASSWORD" in complaint
 
 
+@pytest.mark.parametrize("given", ["USER", "PASSWORD"])
+def test_a_user_and_a_password_go_together(given: str) -> None:
+    with pytest.raises(StartError, match=r"HUNMIN_KAFKA_PASSWORD is not valid: it goes with HUNMIN_KAFKA_USER"):
+        plan([hearing.SERVICE], {f"HUNMIN_KAFKA_{given}": "x"})
+
+
 async def test_broker_that_is_not_there_is_one_line(hunmin: Hunmin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUNMIN_KAFKA_SERVERS", "127.0.0.1:1")
     with warnings.catch_warnings():

@@ -119,10 +119,11 @@ async def _invite(desk: Desk, options: argparse.Namespace) -> str:
     organizations = [await _organization_of(name, Accounts(desk.session)) for name in accounts]
     roles = options.role or ["developer"]
     secret = await users.invite(options.email, organizations=organizations, roles=roles)
+    email = normal_address(options.email)
     invited = LocalUserInfo(
-        subject=None, email=options.email, name=None, organizations=organizations, roles=roles, disabled_at=None
+        subject=None, email=email, name=None, organizations=organizations, roles=roles, disabled_at=None
     )
-    await desk.audit.note(Action.USER_INVITED, options.email, account_id=None, after=invited)
+    await desk.audit.note(Action.USER_INVITED, email, account_id=None, after=invited)
     return f"{options.email} registers here, once and within a day:\n{link_of(secret, desk.url)}"
 
 
@@ -138,8 +139,8 @@ async def _organization_of(name: str, accounts: Accounts) -> str:
 
 
 async def _reset(desk: Desk, options: argparse.Namespace) -> str:
-    secret = await _local(desk).invite_to_reset(options.email)
     user = await _user(desk, options.email)
+    secret = await _local(desk).invite_to_reset(options.email)
     await desk.audit.note(Action.USER_RESET_OFFERED, user.subject, account_id=None, before=LocalUserInfo.of(user))
     return f"{options.email} chooses another password here, once and within a day:\n{link_of(secret, desk.url)}"
 
@@ -156,10 +157,10 @@ async def _enable(desk: Desk, options: argparse.Namespace) -> str:
 
 
 async def _set_disabled(desk: Desk, email: str, *, disabled: bool) -> str:
-    before = await _local(desk).find(email=normal_address(email))
+    before = await _user(desk, email)
     subject = await _local(desk).set_disabled(email, disabled=disabled)
     after = await _user(desk, email)
-    if before is not None and before.disabled_at != after.disabled_at:
+    if before.disabled_at != after.disabled_at:
         action = Action.USER_DISABLED if disabled else Action.USER_ENABLED
         was, is_now = LocalUserInfo.of(before), LocalUserInfo.of(after)
         await desk.audit.note(action, subject, account_id=None, before=was, after=is_now)

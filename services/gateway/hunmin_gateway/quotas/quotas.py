@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import structlog
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.quotas import LimitName
-from hunmin_kit.data import Database, Violated
+from hunmin_kit.data import Database, NullRefused
 from hunmin_kit.web import Client
 
 from hunmin_gateway.exchange import Exchange
@@ -128,7 +128,7 @@ class Quotas:
         while True:
             try:
                 rows = await self._database.quick.fetch(RESERVE, wanted)
-            except Violated:  # a limit's last room went to another call at this very moment
+            except NullRefused:  # a limit's last room went to another call at this very moment
                 continue
             states = [_state(row) for row in rows]
             if all(row["is_taken"] for row in rows):

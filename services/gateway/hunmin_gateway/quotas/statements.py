@@ -20,7 +20,7 @@ _SPANS = """
 
 # Takes the amount of each limit that applies and notes what it took, if every one of them has room; else it takes
 # nothing. Where a limit has lost its room since the statement's snapshot, what is noted for it has no counter: NOT NULL
-# refuses that, and with it the whole statement (Violated), which is then to be made again.
+# refuses that, and with it the whole statement (NullRefused), which is then to be made again.
 RESERVE = Quick(
     text(f"""
 WITH kinds AS ({_SPANS}), wanted AS (
