@@ -42,7 +42,9 @@ def test_sigterm_drains(hunmin: Start, http: httpx.Client) -> None:
         time.sleep(0.2)
         assert http.get(f"{url}/readyz").status_code == 503  # told apart from dead, and still serving
         assert http.get(f"{url}/livez").status_code == 200
-        assert http.post(f"{url}/v1/echo", json={"text": "x"}).status_code == 200
+        answer = http.post(f"{url}/v1/echo", json={"text": "x"})
+        assert answer.status_code == 200
+        assert answer.headers["connection"] == "close"  # no later request comes by a connection that is about to end
         time.sleep(max(0, signalled + 1.5 - time.monotonic()))
         assert refuses_connections(url)
         assert list(lines)[-1] == 'data: {"type":"done"}'  # what ran when the ports closed runs to its end

@@ -121,6 +121,7 @@ class Platform:
             body_limit_bytes=self._settings.body_limit_bytes,
             upload_limit_bytes=self._settings.upload_limit_bytes,
             check_ready=self._check_ready,
+            is_draining=self._is_draining,
         )
         app = build_app(
             parts,

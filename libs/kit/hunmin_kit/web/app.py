@@ -30,6 +30,7 @@ class AppParts:
     body_limit_bytes: int
     upload_limit_bytes: int
     check_ready: ReadyCheck  # what the process itself needs; raises HunminError(UNAVAILABLE)
+    is_draining: Callable[[], bool]  # whether the process is about to end
 
 
 def build_app(
@@ -77,6 +78,7 @@ def build_app(
         upload_limit_bytes=parts.upload_limit_bytes,
         upload_paths=frozenset(upload_paths),
         on_exception=answer_error,
+        is_draining=parts.is_draining,
     )
     _add_observation(app, parts, ready)
     return app

@@ -56,6 +56,7 @@ class Edge:
         upload_limit_bytes: int,
         upload_paths: frozenset[str],
         on_exception: Callable[[Request, Exception], Awaitable[Response]],
+        is_draining: Callable[[], bool],
     ) -> None:
         self._app = app
         self._service = service
@@ -64,6 +65,7 @@ class Edge:
         self._upload_limit_bytes = upload_limit_bytes
         self._upload_paths = upload_paths
         self._on_exception = on_exception
+        self._is_draining = is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -77,7 +79,10 @@ class Edge:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer.status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                if self._is_draining():  # or the client's next request meets a connection that is just being closed
+                    headers["connection"] = "close"
             elif not message.get("more_body", False):
                 answer.is_complete = True
             await send(message)
