@@ -48,9 +48,9 @@ class PyTorchJobBackend:
 
     async def poll(self, job_id: JobId, folder: Path) -> Status:
         """See JobBackend."""
-        job = await self._cluster.job(name_of(job_id))
+        has_ended = await self._cluster.has_ended(name_of(job_id))
         index = await self._mirror(job_id, folder).pull(leave=CHECKPOINT)  # after: an ended job has left all by now
-        if job is not None and not _has_ended(job):
+        if not has_ended:
             await self._look(job_id)
             return Running()
         return Gone(index.exit_code)
@@ -84,11 +84,6 @@ class PyTorchJobBackend:
                 _log.warning("tuning.job.pods_waiting", job=job_id, reasons=reasons)
             told = str(reasons)
         self._looked[job_id] = looked, told
-
-
-def _has_ended(job: dict[str, Any]) -> bool:
-    conditions = job.get("status", {}).get("conditions", [])
-    return any(each["type"] in ("Succeeded", "Failed") and each["status"] == "True" for each in conditions)
 
 
 def _reason(pod: Any) -> str | None:

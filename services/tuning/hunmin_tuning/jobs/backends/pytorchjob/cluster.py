@@ -12,6 +12,7 @@ from urllib3.exceptions import HTTPError
 
 from hunmin_tuning.jobs.backends.pytorchjob.manifest import GROUP, JOB_LABEL, PLURAL, VERSION
 from hunmin_tuning.jobs.backends.pytorchjob.mirror import patiently
+from hunmin_tuning.jobs.backends.pytorchjob.watching import WatchedJobs
 
 T = TypeVar("T")
 _TIMEOUT_S = 10.0
@@ -36,6 +37,7 @@ class Cluster:
         self._jobs, self._core = CustomObjectsApi(client), CoreV1Api(client)
         self._namespace = namespace
         self._patience_s = patience_s
+        self._watched = WatchedJobs(self._jobs, self._place)
 
     async def job(self, name: str) -> dict[str, Any] | None:
         """Return a PyTorchJob, None if there is none."""
@@ -43,6 +45,12 @@ class Cluster:
             lambda: self._jobs.get_namespaced_custom_object(**self._place, name=name, **_limits())
         )
         return found  # type: ignore[no-any-return]
+
+    async def has_ended(self, name: str) -> bool:
+        """Tell whether a PyTorchJob has ended, or is not there. It is not asked for as long as a watch tells of it."""
+        if _runs(self._watched.job(name)):
+            return False
+        return not _runs(await self.job(name))  # what was told may be of one that had this name before
 
     async def create(self, body: dict[str, Any]) -> None:
         """Create a PyTorchJob, unless one of its name is there."""
@@ -92,6 +100,13 @@ class Cluster:
                 raise HunminError(ErrorCode.INTERNAL, message) from error
 
         return await patiently(attempt, self._patience_s, HTTPError)
+
+
+def _runs(job: dict[str, Any] | None) -> bool:
+    if job is None:
+        return False
+    conditions = job.get("status", {}).get("conditions", [])
+    return not any(each["type"] in ("Succeeded", "Failed") and each["status"] == "True" for each in conditions)
 
 
 def _limits() -> dict[str, Any]:

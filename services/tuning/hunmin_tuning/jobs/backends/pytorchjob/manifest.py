@@ -10,6 +10,7 @@ from hunmin_tuning.jobs.backends.pytorchjob.settings import PyTorchJobSettings
 GROUP, VERSION, PLURAL = "kubeflow.org", "v1", "pytorchjobs"
 JOB_LABEL = "hunmin.dev/tuning-job"
 FOLDER = "/job"  # in a pod
+USER = 10001  # that of our images
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 # A sidecar would outlive the trainer, and stand between workers that talk to each other.
 _NO_SIDECAR = {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
@@ -102,9 +103,9 @@ def _pod(job_id: JobId, settings: PyTorchJobSettings, *, blobs_url: str, command
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 1000,
-            "fsGroup": 1000,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
