@@ -160,7 +160,7 @@ class DatasetReport(Schema):
 class FilePiece(Schema):
     """Some bytes of a file, behind those before."""
 
-    content: Base64Bytes
+    content: Base64Bytes = Field(repr=False)
 
 
 class DatasetPiece(RootModel[FilePiece]):

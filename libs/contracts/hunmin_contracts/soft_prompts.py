@@ -177,7 +177,7 @@ class SoftPromptFile(Schema):
     """The file as it was kept."""
 
     info: SoftPromptInfo
-    content: Base64Bytes
+    content: Base64Bytes = Field(repr=False)
 
 
 IMPORT = UploadEndpoint(
