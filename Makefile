@@ -84,11 +84,11 @@ cluster-images: setup ## build all images that a cluster for tests needs, and ta
 	@$(BIN)/python e2e/cluster/images.py
 
 # A cluster with Kubeflow's Training Operator, and TRAINER_IMAGE on its nodes; else one is built and loaded as above.
-test-cluster-jobs: setup ## the contract suite of job backends on a real cluster, and a training by two pods (KUBECONFIG=…)
-	@test -n "$${KUBECONFIG:-}" || { echo "set KUBECONFIG to the file of a cluster for tests"; exit 2; }
+test-cluster-jobs: setup ## the contract suite of job backends on that cluster, and a training by two pods
 	@test -n "$${TRAINER_IMAGE:-}" || { export TAG=test SERVICES=tuning IMAGES=localhost/hunmin-; $(PYTHON) e2e/images/build.py \
 		&& $(PYTHON) e2e/images/load.py localhost/hunmin-tuning:test; }
-	@TEST_KUBECONFIG="$$KUBECONFIG" TEST_TRAINER_IMAGE="$${TRAINER_IMAGE:-localhost/hunmin-tuning:test}" \
+	@selected=$$(e2e/cluster/cluster.sh env); eval "$$selected"; \
+		TEST_KUBECONFIG="$$KUBECONFIG" TEST_TRAINER_IMAGE="$${TRAINER_IMAGE:-localhost/hunmin-tuning:test}" \
 		$(BIN)/pytest services/tuning/tests/jobs -k "cluster or TwoPods"
 
 # The cluster of KUBECONFIG, or that of CLUSTER_TOOL, or else one of kind's: e2e/cluster/cluster.sh knows which.
