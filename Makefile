@@ -11,7 +11,7 @@ SOURCES := libs services training e2e charts
 # What `make key` names the new key.
 NAME ?= another
 
-.PHONY: help setup run demo key test test-servers test-e2e-all fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs lint-chart images scan-images cluster-up cluster-images cluster-install test-cluster cluster-down clean
+.PHONY: help setup run demo key test test-e2e-all fuzz test-data test-faults test-sentiment lint format bench-tokenizer bench-engine bench-gateway bench-gradients bench-start bench-tuning tuning-curves tuning-table test-vllm test-cluster-jobs lint-chart images scan-images cluster-up cluster-images cluster-install test-cluster cluster-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,12 +46,9 @@ demo: setup ## print three completions of 이 영화는 by the starter model, th
 key: .venv/.synced ## make another API key for the studio in HUNMIN_HOME (NAME=…)
 	@$(BIN)/hunmin keys create $(NAME)
 
-# As many workers as cores, and a thread for each: teams of threads on the same cores wait for one another.
+# As many workers as cores, and a thread for each: teams of threads on the same cores wait for one another. Kafka, S3 and
+# Keycloak are started beside them, where Java and Maven are there and the environment names no others.
 test: setup ## set everything up and run all tests
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadgroup
-
-# Kafka, S3 and Keycloak are started beside them, where Java and Maven are there and the environment names no others.
-test-servers: setup ## all tests beside real Kafka, S3 and Keycloak servers
 	@OMP_NUM_THREADS=1 $(BIN)/python e2e/servers/run.py $(BIN)/pytest --numprocesses logical --dist loadgroup
 
 test-e2e-all: setup ## the e2e suite on both buses with both identity providers, in all four combinations
