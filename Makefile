@@ -78,7 +78,7 @@ scan-images: ## look for secrets, compilers, weights and the like in those image
 # CLUSTER_TOOL is a command that takes an archive to nodes that pull nothing (`CLUSTER_TOOL load FILE`): they get the images of
 # PostgreSQL, Kafka, Keycloak and S3 as well, made here from packages. Without it kind loads ours, and pulls those.
 cluster-images: setup ## build all images that a cluster for tests needs, and take them to its nodes
-	@$(BIN)/python e2e/cluster/images.py
+	@$(BIN)/python e2e/cluster/load_images.py
 
 # A cluster with Kubeflow's Training Operator, and TRAINER_IMAGE on its nodes; else one is built and loaded as above.
 test-cluster-jobs: setup ## the contract suite of job backends on that cluster, and a training by two pods
