@@ -102,6 +102,8 @@ CONTRADICTIONS = {
     "publicUrl": ("ingress.enabled=true",),
     "modelVolume.existingClaim": ("modelVolume.existingClaim=",),
     "services.tuning.url": ("services.tuning.enabled=false",),
+    "services.tokenizer.headless": ("services.tokenizer.serviceType=LoadBalancer",),
+    "tuningJobs.namespace": ("tuningJobs.namespace=jobs", "dev.s3.enabled=true"),
     "gatewayApi.parentRefs": ("gatewayApi.enabled=true", "publicUrl=https://studio.example.org"),
 }  # fmt: skip
 
@@ -299,6 +301,15 @@ def test_new_service_is_a_name_in_the_values() -> None:
 def test_network_policy_can_be_left_out() -> None:
     """networkPolicy.enabled is all there is to it."""
     assert kind(objects(VALUES["development"], "--set=networkPolicy.enabled=false"), "NetworkPolicy") == []
+
+
+@SETS
+def test_a_rollout_does_not_fail_before_its_pods_do(values: str) -> None:
+    """Helm 4 gives up when Kubernetes does, which is after ten minutes where nothing else is said."""
+    for item in kind(objects(VALUES[values]), "Deployment"):
+        (probed,) = item["spec"]["template"]["spec"]["containers"]
+        probe = probed["startupProbe"]
+        assert item["spec"]["progressDeadlineSeconds"] > probe["failureThreshold"] * probe["periodSeconds"]
 
 
 def test_every_key_is_in_the_reference() -> None:

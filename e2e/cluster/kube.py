@@ -44,7 +44,8 @@ def helm(*arguments: str) -> str:
 def install(chart: Path = CHART, *options: str) -> None:
     """Install the release, or upgrade to that chart, and wait until all of it is ready."""
     files = ("--values", str(chart / "values-dev.yaml"), "--values", str(VALUES))
-    helm("upgrade", "--install", RELEASE, str(chart), *files, *options, "--wait", "--timeout", INSTALL_TIMEOUT)
+    waiting = ("--wait", "--wait-for-jobs", "--timeout", INSTALL_TIMEOUT)  # for the realm's Job too
+    helm("upgrade", "--install", RELEASE, str(chart), *files, *options, *waiting)
 
 
 def hunmin(*arguments: str) -> str:

@@ -22,7 +22,11 @@ SUITES = (
     ("the e2e suite, by URL", ["e2e", *(f"--ignore={path}" for path in ELSEWHERE)]),
     (
         "the cluster",
-        [f"e2e/cluster/test_{name}.py" for name in ("objects", "studio", "pods", "drain", "upgrade", "uninstall")],
+        # -rP: what they printed, such as how many requests there were, also where nothing failed.
+        [
+            "-rP",
+            *(f"e2e/cluster/test_{name}.py" for name in ("objects", "studio", "pods", "drain", "upgrade", "uninstall")),
+        ],
     ),
 )
 
