@@ -10,6 +10,7 @@ from hunmin_contracts.tenancy import Role
 from hunmin_kit.data import Database
 from hunmin_kit.events import Events
 from hunmin_kit.web import Client
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.audit.audit import STARTING, Audit
@@ -51,6 +52,8 @@ class Welcome:
             shown = visible_prefix(self._bootstrap_key)
             return "$HUNMIN_GATEWAY_BOOTSTRAP_KEY", f"API key: the one in HUNMIN_GATEWAY_BOOTSTRAP_KEY ({shown}…)."
         async with self._database.session() as session:
+            # Gateways that start together make one first key.
+            await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('first_key', 0))"))
             ring = KeyRing(session, pepper=self._pepper)
             known = await ring.list()
             first_key = None if known else await self._make(session, ring)

@@ -142,6 +142,13 @@ class TestFirstKey:
             assert visible_prefix(key) in text_
             assert "hunmin keys create" in text_
 
+    async def test_is_one_though_two_gateways_begin_together(self, neighbours, tmp_path):
+        async with fresh_database() as database:
+            env = {"HUNMIN_DATABASE_URL": database, "HUNMIN_HOME": str(tmp_path)}
+            async with running(SERVICE, *neighbours, env=env, network=True) as up:
+                announced = await asyncio.gather(*(up.announcements("gateway") for _ in range(4)))
+        assert sum("shown this once" in text_ for text_, *_ in announced) == 1
+
     async def test_can_be_chosen_and_is_not_printed(self, neighbours, tmp_path):
         key = new_key()
         async with fresh_database() as database:
