@@ -44,7 +44,8 @@ CALL: dict[str, Any] = {"account_id": "acct_1", "model": "one", "origin": ORIGIN
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("one")
     tokenizer = train(Method.BYTE, ["영화는 정말 재미있었습니다"] * 9, vocab_size=290)
-    save_tiny_checkpoint(made, "gpt2", vocab_size=290, context_length=400)
+    # No end token: every few dozen tokens that a model draws that learnt nothing one would come.
+    save_tiny_checkpoint(made, "gpt2", vocab_size=290, context_length=400, eos_token_id=None)
     tokenizer.backend.save(str(made / "tokenizer.json"))
     (made / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
     return made
