@@ -14,7 +14,8 @@ from hunmin_tuning.jobs.backends.pytorchjob.manifest import JOB_LABEL
 
 _TURN_S = 60  # of a watch, which begins by telling of every job that there is
 _SILENT_S = 30  # beyond it, in which the connection is found to be dead
-_AGAIN_S = 5.0
+_PAUSE_S = 1.0  # between two, or a server that ends each at once would be asked without end
+_AGAIN_S = 5.0  # after one that failed
 _log = structlog.get_logger()
 
 
@@ -43,6 +44,7 @@ class WatchedJobs:
                 _log.warning("tuning.cluster.unwatched", error=str(error))
                 self._told = {}  # until it is told again
                 time.sleep(_AGAIN_S)
+            time.sleep(_PAUSE_S)
 
     def _watch_once(self) -> None:
         told: dict[str, dict[str, Any]] = {}
