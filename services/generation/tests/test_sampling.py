@@ -56,6 +56,15 @@ class TestDistribution:
         assert frequencies(LOGITS, Sampling(top_k=2, top_p=pair[0].item() - 0.01), count=200)[0] == 1
         assert frequencies(LOGITS, Sampling(top_k=2, top_p=pair[0].item() + 0.01), count=200)[1] > 0
 
+    def test_a_top_k_above_the_vocabulary_is_none_also_where_rounding_misses_top_p(self) -> None:
+        logits = torch.randn(200, 290, generator=torch.Generator().manual_seed(0))
+        found = {
+            top_k: tokens(logits, [draw(Sampling(top_k=top_k, top_p=1 - 1e-12), seed=seed) for seed in range(200)])
+            for top_k in (0, 290, 1000)
+        }
+        assert found[1000] == found[290] == found[0]
+        assert min(found[1000]) >= 0
+
     @pytest.mark.parametrize("top_k", [0, 3])
     def test_a_tiny_temperature_is_greedy(self, top_k: int) -> None:
         assert frequencies(LOGITS, Sampling(temperature=1e-40, top_k=top_k), count=100)[0] == 1

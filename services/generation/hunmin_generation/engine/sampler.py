@@ -173,7 +173,7 @@ def _draw_cut(scores: Tensor, draws: Rows[Draw]) -> list[int]:
         if not rows:
             continue
         values, ids = scores[rows].topk(width, dim=-1)  # [r, width], largest first
-        limits = [draws[row].sampling.top_k or vocab for row in rows]
+        limits = [min(draws[row].sampling.top_k or vocab, vocab) for row in rows]
         limit = torch.tensor(limits)[:, None]
         kept = values.masked_fill(torch.arange(width) >= limit, float("-inf"))
         # Without a top-k the probabilities are of the whole vocabulary, of which `width` candidates may be too few.
