@@ -88,6 +88,7 @@ OWN: dict[str, tuple[ErrorCode, ...]] = {
     "PATCH /studio/v1/operator/accounts/{account_id}": _CLASHES,
     "GET /auth/login": _CLASHES,  # over plain HTTP
     "GET /auth/callback": (ErrorCode.UNAUTHENTICATED, ErrorCode.NOT_FOUND),
+    "GET /auth/password": (ErrorCode.NOT_FOUND,),
     "POST /auth/password": (*_LOGS_IN, ErrorCode.OVERLOADED),
     "POST /auth/password/change": (*_LOGS_IN, ErrorCode.OVERLOADED),
     "GET /auth/session": (ErrorCode.UNAUTHENTICATED,),

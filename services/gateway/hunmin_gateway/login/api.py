@@ -14,7 +14,7 @@ from hunmin_contracts.errors import ErrorCode, HunminError, Problem
 from hunmin_contracts.schema import Schema
 from hunmin_kit.identity import Login, LoginStart
 from starlette.datastructures import URL
-from starlette.responses import RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from hunmin_gateway.login import cookies, pages
 from hunmin_gateway.login.doors import BACKCHANNEL_PATH, CALLBACK_PATH, LoginDep, LoginParts
@@ -88,7 +88,12 @@ async def callback(request: Request, parts: LoginDep, state: Annotated[str, Quer
     return await _finish(request, parts, state, dict(request.query_params))
 
 
-@router.get("/password", include_in_schema=False)
+@router.get(
+    "/password",
+    response_class=HTMLResponse,
+    responses={_SEE_OTHER: {"description": "No login has begun: begin one"}},
+    summary="Show the form of the built-in login",
+)
 async def form(parts: LoginDep, state: str = "") -> Response:
     """Show the form of the built-in login, for a login that /auth/login began."""
     parts.check_local()

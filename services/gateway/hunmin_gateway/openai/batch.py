@@ -20,7 +20,13 @@ class CreateBatch(PublicSchema):
     input_file_id: str = Field(min_length=1, max_length=200, description="A file of yours with the purpose `batch`.")
     endpoint: Endpoint = Field(description="Where all requests of the file go.")
     completion_window: Literal["24h"]
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    # The schema names the keys that are good by their pattern, and so has to say that there are no others.
+    metadata: (
+        Annotated[
+            dict[MetadataKey, MetadataValue], Field(max_length=16, json_schema_extra={"additionalProperties": False})
+        ]
+        | None
+    ) = None
 
     output_expires_after: Annotated[None, only()] = None
 

@@ -170,6 +170,7 @@ OF_NOBODY: dict[str, str] = {
     "GET /": "the same for everyone, and needs no key",
     "GET /auth/login": _LOGIN,
     "GET /auth/callback": _LOGIN,
+    "GET /auth/password": _LOGIN,
     "POST /auth/password": _LOGIN,
     "POST /auth/password/change": _LOGIN,
     "GET /auth/session": _LOGIN,
