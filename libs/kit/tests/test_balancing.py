@@ -1,45 +1,59 @@
 """Requests to the replicas of one service."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from hunmin_kit.run.server import bind, listening
 from hunmin_kit.web import balancing
-from hunmin_kit.web.balancing import AFFINITY, BalancedTransport, choose, named
-from hunmin_kit.web.network import network_transport
+from hunmin_kit.web.balancing import BalancedTransport, choose, named
+from hunmin_kit.web.network import NetworkTransport
+from hunmin_kit.web.transport import Answer, BrokenOff, Request, Transport, Unreachable
+from multidict import CIMultiDict
+from yarl import URL
 
 REPLICAS = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
 AFFINITIES = [f"acct_{number}/model/" for number in range(400)]
 
 
-class Fake(httpx.AsyncBaseTransport):
+class Fake(Transport):
     """Answers for all replicas but those that are `down`."""
 
     def __init__(self) -> None:
         self.down: set[str] = set()
         self.asked: list[str] = []
+        self.drops = False  # the connection, before an answer
         self.breaks = False
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: Request) -> Answer:
+        assert request.headers["host"] == "generation:8002"
         self.asked.append(request.url.host)
         if request.url.host in self.down:
-            raise httpx.ConnectError("refused")
-        return httpx.Response(200, stream=Pieces(self.breaks), request=request)
+            raise Unreachable("refused")
+        if self.drops:
+            raise BrokenOff("the replica died")
+        return Pieces(self.breaks)
+
+    async def aclose(self) -> None:
+        pass
 
 
-class Pieces(httpx.AsyncByteStream):
+class Pieces(Answer):
     def __init__(self, breaks: bool) -> None:
+        super().__init__(200)
         self._breaks = breaks
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b"one"
         if self._breaks:
-            raise httpx.ReadError("the replica died")
+            raise BrokenOff("the replica died")
+
+    async def aclose(self) -> None:
+        pass
 
 
 class Name:
@@ -55,9 +69,8 @@ class Name:
         return self.replicas
 
 
-def request(affinity: str | None = None) -> httpx.Request:
-    extensions = {} if affinity is None else {AFFINITY: affinity}
-    return httpx.Request("POST", "http://generation:8002/v1/generate", extensions=extensions)
+def request(affinity: str | None = None) -> Request:
+    return Request("POST", URL("http://generation:8002/v1/generate"), CIMultiDict(), affinity=affinity)
 
 
 class TestChoice:
@@ -86,10 +99,10 @@ class TestTransport:
         fake = Fake()
         transport = BalancedTransport(fake, Name())
         for _ in range(5):
-            await (await transport.handle_async_request(request("acct_1/prompt@1/"))).aclose()
+            await (await transport.send(request("acct_1/prompt@1/"))).aclose()
         assert len(set(fake.asked)) == 1
         fake.asked.clear()
-        answers = [await transport.handle_async_request(request()) for _ in REPLICAS]
+        answers = [await transport.send(request()) for _ in REPLICAS]
         assert sorted(fake.asked) == REPLICAS
         for answer in answers:
             await answer.aclose()
@@ -97,29 +110,39 @@ class TestTransport:
     async def test_passes_over_a_replica_that_refuses_and_then_avoids_it(self) -> None:
         fake = Fake()
         transport = BalancedTransport(fake, Name())
-        await (await transport.handle_async_request(request("a"))).aclose()
+        await (await transport.send(request("a"))).aclose()
         first = fake.asked[0]
         fake.down = {first}
         for _ in range(3):
-            await (await transport.handle_async_request(request("a"))).aclose()
+            await (await transport.send(request("a"))).aclose()
         assert fake.asked[:2] == [first, first]
         assert first not in fake.asked[2:]
 
     async def test_raises_what_the_last_of_them_said(self) -> None:
         fake = Fake()
         fake.down = set(REPLICAS)
-        with pytest.raises(httpx.ConnectError):
-            await BalancedTransport(fake, Name()).handle_async_request(request("a"))
+        with pytest.raises(Unreachable):
+            await BalancedTransport(fake, Name()).send(request("a"))
         assert sorted(fake.asked) == REPLICAS
+
+    async def test_sends_nothing_again_that_a_replica_may_have_seen(self) -> None:
+        fake = Fake()
+        fake.drops = True
+        transport = BalancedTransport(fake, Name())
+        for _ in range(5):
+            with pytest.raises(BrokenOff):
+                await transport.send(request("a"))
+        assert len(fake.asked) == 5
+        assert len(set(fake.asked)) == 1
 
     async def test_an_answer_that_broke_off_runs_no_more(self) -> None:
         fake = Fake()
         fake.breaks = True
         transport = BalancedTransport(fake, Name())
         for _ in range(8):
-            answer = await transport.handle_async_request(request("a"))
-            with pytest.raises(httpx.ReadError):
-                await answer.aread()
+            answer = await transport.send(request("a"))
+            with pytest.raises(BrokenOff):
+                await answer.read()
             await answer.aclose()
             await answer.aclose()
         assert len(set(fake.asked)) == 1  # else its load would have grown, and the next been taken
@@ -131,20 +154,20 @@ class TestTransport:
         fake, name = Fake(), Name()
         name.replicas = ["10.0.0.1"]
         transport = BalancedTransport(fake, name)
-        await (await transport.handle_async_request(request())).aclose()
+        await (await transport.send(request())).aclose()
         name.replicas = ["10.0.0.9"]
         for _ in range(3):
-            await (await transport.handle_async_request(request())).aclose()
+            await (await transport.send(request())).aclose()
             await asyncio.sleep(0)  # who knows some replicas does not wait for a look at others
         name.is_away = True
-        await (await transport.handle_async_request(request())).aclose()
+        await (await transport.send(request())).aclose()
         assert (fake.asked[0], *fake.asked[2:]) == ("10.0.0.1", "10.0.0.9", "10.0.0.9", "10.0.0.9")
 
     async def test_a_name_that_leads_nowhere_cannot_be_reached(self) -> None:
         name = Name()
         name.replicas = []
-        with pytest.raises(httpx.ConnectError):
-            await BalancedTransport(Fake(), name).handle_async_request(request())
+        with pytest.raises(Unreachable):
+            await BalancedTransport(Fake(), name).send(request())
 
 
 async def test_reaches_servers_on_several_addresses() -> None:
@@ -167,13 +190,13 @@ async def test_reaches_servers_on_several_addresses() -> None:
         async def replicas() -> Sequence[str]:
             return hosts
 
-        transport = BalancedTransport(network_transport(max_connections=10), replicas)
+        transport = BalancedTransport(NetworkTransport(max_connections=10, connect_s=2), replicas)
         stack.push_async_callback(transport.aclose)
         found = set()
         for affinity in AFFINITIES[:20]:
-            asked = httpx.Request("GET", f"http://service:{port}/", extensions={AFFINITY: affinity})
-            answer = await transport.handle_async_request(asked)
-            found.add(httpx.Response(200, content=await answer.aread()).json()["host"])
+            asked = Request("GET", URL(f"http://service:{port}/"), CIMultiDict(), affinity=affinity)
+            answer = await transport.send(asked)
+            found.add(json.loads(await answer.read())["host"])
             await answer.aclose()
         assert found == set(hosts)
 

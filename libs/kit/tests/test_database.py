@@ -16,9 +16,9 @@ from hunmin_kit.data import database as database_module
 from hunmin_kit.data.migrations import Chain
 from hunmin_kit.run import Platform
 from hunmin_kit.testing import Running, running
+from hunmin_kit.testing.http import AppTransport
 from hunmin_kit.testing.postgres import fresh_database
 from hunmin_kit.web import serve
-from hunmin_kit.web.inprocess import InProcessTransport
 from kit_sample import echo, front
 from kit_sample.contract import COUNT, NOTE, NOTES, CountEvent, CountRequest, NoteRequest, Tick
 from opentelemetry.trace import NoOpTracer
@@ -70,7 +70,7 @@ async def test_request_is_committed_before_its_answer_starts(services: Running, 
 
         await services.app("front")(scope, receive, send_and_look)
 
-    async with httpx.AsyncClient(transport=InProcessTransport(lambda: spy), base_url="http://x") as http:
+    async with httpx.AsyncClient(transport=AppTransport(lambda: spy), base_url="http://x") as http:
         assert (await http.post("/v1/notes", json={"name": "x"})).status_code == 200
     assert seen == [1]
 

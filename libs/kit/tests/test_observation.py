@@ -13,13 +13,14 @@ import structlog
 from hunmin_contracts.errors import HunminError
 from hunmin_contracts.ids import RequestId
 from hunmin_kit.observe import logs
-from hunmin_kit.observe.tracing import tracer_provider
+from hunmin_kit.observe.tracing import call_span, tracer_provider
 from hunmin_kit.testing import Running, running
 from hunmin_kit.web import request_context
 from kit_sample import echo, front
 from kit_sample.contract import COUNT, NOTE, RELAY, RELAY_COUNT, CountRequest, EchoRequest, NoteRequest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 SECRET = "비밀-프롬프트"
 
@@ -164,6 +165,17 @@ async def test_statements_are_spans_without_their_values(services: Running) -> N
     insert = spans["CLIENT INSERT"]
     assert insert.parent.span_id == spans["SERVER POST /v1/notes"].context.span_id
     assert SECRET not in str(insert.attributes)
+
+
+@pytest.mark.parametrize("is_sampled", [True, False])
+def test_a_call_is_a_span_unless_its_trace_is_not_recorded(is_sampled: bool) -> None:
+    exporter = InMemorySpanExporter()
+    tracer = tracer_provider("caller", exporter=exporter).get_tracer("test")
+    # As an event has it that was told by another process.
+    place = trace.SpanContext(7, 8, is_remote=True, trace_flags=trace.TraceFlags(int(is_sampled)))
+    with trace.use_span(trace.NonRecordingSpan(place)), call_span(tracer, "call", {}) as span:
+        assert span.get_span_context().trace_id == place.trace_id
+    assert len(exporter.get_finished_spans()) == is_sampled
 
 
 async def test_failed_call_is_a_failed_span(services: Running) -> None:

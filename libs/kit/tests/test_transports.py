@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import httpx
 import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import RequestId
@@ -18,7 +17,8 @@ from hunmin_kit.run.server import bind, listening, url_of
 from hunmin_kit.testing import Running, running
 from hunmin_kit.web import Client, request_context
 from hunmin_kit.web.inprocess import InProcessTransport
-from hunmin_kit.web.network import network_transport
+from hunmin_kit.web.network import NetworkTransport
+from hunmin_kit.web.transport import Unreachable
 from kit_sample import echo, front
 from kit_sample.contract import (
     COUNT,
@@ -328,7 +328,7 @@ async def raw_client(app: object, *, network: bool) -> AsyncIterator[Client]:
         return
     listener = bind("127.0.0.1", 0, variable="")
     async with listening(app, listener, drain_s=1):
-        transport = network_transport(max_connections=10)
+        transport = NetworkTransport(max_connections=10, connect_s=2)
         client = Client("raw", transport, tracer=trace.NoOpTracer(), base_url=url_of(listener))
         yield client
         await client.aclose()
@@ -362,18 +362,53 @@ async def test_status_of_something_else_is_told_apart(network: bool, status: int
     assert caught.value.code == code
 
 
+async def test_a_server_that_hangs_up_is_unavailable_and_was_asked_once() -> None:
+    asked = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"}"))
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    transport = NetworkTransport(max_connections=1, connect_s=2)
+    client = Client("rude", transport, tracer=trace.NoOpTracer(), base_url=url)
+    async with server:
+        with pytest.raises(HunminError, match="broke off") as caught:
+            await client.call(ECHO, EchoRequest(text="x"))
+        await client.aclose()
+    assert caught.value.code == ErrorCode.UNAVAILABLE
+    assert len(asked) == 1
+
+
+async def test_who_gets_no_connection_finds_the_service_unavailable(services: Running) -> None:
+    if services.url("echo").startswith("http://in-process"):
+        pytest.skip("no connections in one process")
+    transport = NetworkTransport(max_connections=1, connect_s=0.1)
+    client = Client("echo", transport, tracer=trace.NoOpTracer(), base_url=services.url("echo"))
+    async with client.stream(COUNT, CountRequest(n=3, pause_s=30)) as events:
+        await anext(events)
+        with pytest.raises(HunminError, match="cannot be reached") as caught:
+            await client.call(ECHO, EchoRequest(text="x"))
+        assert caught.value.code == ErrorCode.UNAVAILABLE
+    assert (await client.call(ECHO, EchoRequest(text="x"))).text == "x"
+    await client.aclose()
+
+
 async def test_service_that_is_not_there_is_unavailable() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        client = Client("gone", network_transport(max_connections=1), tracer=trace.NoOpTracer(), base_url=url)
+        client = Client(
+            "gone", NetworkTransport(max_connections=1, connect_s=2), tracer=trace.NoOpTracer(), base_url=url
+        )
         with pytest.raises(HunminError) as caught:
             await client.call(ECHO, EchoRequest(text="x"))
         await client.aclose()
     assert (caught.value.code, caught.value.details) == (ErrorCode.UNAVAILABLE, {"retry_after_s": 1})
 
     def find_app() -> None:
-        raise httpx.ConnectError("not up")
+        raise Unreachable("not up")
 
     client = Client("gone", InProcessTransport(find_app), tracer=trace.NoOpTracer(), base_url="http://gone")
     with pytest.raises(HunminError) as caught:

@@ -25,7 +25,7 @@ from hunmin_gateway.tables import ApiKey
 from hunmin_generation.engine.scheduler import Scheduler, Work
 from hunmin_generation.service import SERVICE as GENERATION
 from hunmin_kit.testing import Running, running
-from hunmin_kit.web.inprocess import InProcessTransport
+from hunmin_kit.testing.http import AppTransport
 from hunmin_modeling.testing import save_tiny_checkpoint, tiny_model
 from hunmin_text.training import Method, train
 from hunmin_tokenizer.service import SERVICE as TOKENIZER
@@ -160,7 +160,7 @@ async def studio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     async with running(GATEWAY, GENERATION, TOKENIZER, env=env) as up:
         async with up.platform("gateway").database().session() as session:
             account_id = (await session.scalars(select(ApiKey.account_id))).one()
-        transport = InProcessTransport(lambda: up.app("gateway"))
+        transport = AppTransport(lambda: up.app("gateway"))
         async with AsyncClient(base_url=up.url("gateway"), api_key=key, transport=transport) as client:
             yield Studio(up, client, account_id)
 

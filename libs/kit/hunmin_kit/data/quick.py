@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace import Tracer
 from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
 from hunmin_kit.data.failures import as_hunmin_errors, unavailable
+from hunmin_kit.observe.tracing import call_span
 
 _DIALECT = dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
@@ -55,10 +56,9 @@ class QuickStatements:
         known = {**statement.constants, **values}
         arguments = [known[name] for name in statement.names]
         attributes = {"db.system.name": "postgresql", "db.namespace": self._schema}
-        name = f"{statement.operation} {self._schema}"
         with as_hunmin_errors():
             try:
-                with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes):
+                with call_span(self._tracer, f"{statement.operation} {self._schema}", attributes):
                     async with (await self._opened()).acquire() as connection:
                         rows: Sequence[Any] = await connection.fetch(statement.text, *arguments)
                 return rows

@@ -1,7 +1,10 @@
 """Traces: a provider per service, never the global one, so that two services in one process stay two services."""
 
 import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+from hunmin_contracts.errors import HunminError
 from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -48,3 +51,27 @@ def current_trace_id() -> str | None:
     """Return the id of the trace that this code runs in, in hexadecimal, if any."""
     context = trace.get_current_span().get_span_context()
     return trace.format_trace_id(context.trace_id) if context.is_valid else None
+
+
+@contextmanager
+def call_span(tracer: trace.Tracer, name: str, attributes: Mapping[str, str]) -> Iterator[trace.Span]:
+    """Open the span of a call to something else; an error that leaves the block is told of by its kind alone.
+
+    It is never the current span: a stream's block may be left in another context than the one it was entered in. Of a
+    trace that is not recorded there is nothing to be made: the block has the span that it stands in.
+    """
+    current = trace.get_current_span()
+    place = current.get_span_context()
+    if place.is_valid and not place.trace_flags.sampled:
+        yield current
+        return
+    span = tracer.start_span(name, kind=trace.SpanKind.CLIENT, attributes=attributes)
+    try:
+        yield span
+    except BaseException as error:
+        if not isinstance(error, GeneratorExit):
+            span.set_attribute("error.type", error.code if isinstance(error, HunminError) else type(error).__qualname__)
+            span.set_status(trace.StatusCode.ERROR)
+        raise
+    finally:
+        span.end()

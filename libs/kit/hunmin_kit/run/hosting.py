@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import structlog
 from fastapi import FastAPI
 from opentelemetry.sdk.trace.export import SpanExporter
@@ -22,9 +21,11 @@ from hunmin_kit.observe.tracing import tracer_provider
 from hunmin_kit.run.plan import Plan
 from hunmin_kit.run.platform import Platform
 from hunmin_kit.run.service import Service
+from hunmin_kit.run.settings import PlatformSettings
 from hunmin_kit.web.balancing import BalancedTransport, named
 from hunmin_kit.web.inprocess import InProcessTransport
-from hunmin_kit.web.network import network_transport
+from hunmin_kit.web.network import NetworkTransport
+from hunmin_kit.web.transport import Transport, Unreachable
 
 IN_PROCESS_URL = "http://in-process"
 _log = structlog.get_logger()
@@ -103,17 +104,18 @@ async def _hosted_service(
     _log.info("service.stopped", service=service.name)
 
 
-def _transport_choice(plan: Plan, up: Hosted) -> Callable[[str], tuple[str, httpx.AsyncBaseTransport]]:
-    def choose(name: str) -> tuple[str, httpx.AsyncBaseTransport]:
+def _transport_choice(plan: Plan, up: Hosted) -> Callable[[str], tuple[str, Transport]]:
+    def choose(name: str) -> tuple[str, Transport]:
         if name in plan.urls:
-            return plan.urls[name], _to_replicas(plan.urls[name], plan.platform.max_connections)
+            return plan.urls[name], _to_replicas(plan.urls[name], plan.platform)
         return IN_PROCESS_URL, InProcessTransport(lambda: _app_of(name, up))
 
     return choose
 
 
-def _to_replicas(url: str, max_connections: int) -> httpx.AsyncBaseTransport:
-    network, parts = network_transport(max_connections=max_connections), urlsplit(url)
+def _to_replicas(url: str, settings: PlatformSettings) -> Transport:
+    network = NetworkTransport(max_connections=settings.max_connections, connect_s=settings.deadlines.connect_s)
+    parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None or _is_one_server(parts.hostname):
         return network  # by TLS a replica is known by the service's name alone, not by its address
     return BalancedTransport(network, named(parts.hostname, parts.port))
@@ -129,5 +131,5 @@ def _is_one_server(host: str) -> bool:
 
 def _app_of(name: str, up: Hosted) -> FastAPI:
     if name not in up.apps:
-        raise httpx.ConnectError(f"{name} is not up")
+        raise Unreachable(f"{name} is not up")
     return up.apps[name]

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import structlog
 from fastapi import FastAPI
 from hunmin_contracts.errors import ErrorCode, HunminError
@@ -21,6 +20,7 @@ from hunmin_kit.web.app import AppParts, ReadyCheck, build_app
 from hunmin_kit.web.client import Client
 from hunmin_kit.web.errors import ErrorRenderer
 from hunmin_kit.web.openapi import Description
+from hunmin_kit.web.transport import Transport
 
 if TYPE_CHECKING:
     from hunmin_kit.data.database import Database  # a service without a schema starts without SQLAlchemy
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _AGAIN_S = 1.0
 _log = structlog.get_logger()
 ReadyCallback = Callable[[str], Awaitable[str | None]]
-TransportChoice = Callable[[str], tuple[str, httpx.AsyncBaseTransport]]  # name → base URL and transport
+TransportChoice = Callable[[str], tuple[str, Transport]]  # name → base URL and transport
 
 
 class Platform:

@@ -24,10 +24,11 @@ from hunmin_kit.run.platform import Platform
 from hunmin_kit.run.server import bind, listening, url_of
 from hunmin_kit.run.service import Service
 from hunmin_kit.run.settings import service_prefix
+from hunmin_kit.testing.http import AppTransport
 from hunmin_kit.testing.postgres import fresh_database
 from hunmin_kit.web.client import Client
 from hunmin_kit.web.inprocess import InProcessTransport
-from hunmin_kit.web.network import network_transport
+from hunmin_kit.web.network import NetworkTransport
 
 _TIMEOUT_S = 30
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -46,16 +47,20 @@ class Running:
 
     def client(self, name: str) -> Client:
         """Return a client of that service, as another service has it."""
-        transport, tracer = self._transport(name), trace.NoOpTracer()
-        client = Client(
-            name, transport, tracer=tracer, base_url=self.url(name), deadlines=self._plan.platform.deadlines
+        deadlines, tracer = self._plan.platform.deadlines, trace.NoOpTracer()
+        transport = (
+            NetworkTransport(max_connections=100, connect_s=deadlines.connect_s)
+            if name in self._urls
+            else InProcessTransport(lambda: self.app(name))
         )
+        client = Client(name, transport, tracer=tracer, base_url=self.url(name), deadlines=deadlines)
         self._stack.push_async_callback(client.aclose)
         return client
 
     def http(self, name: str) -> httpx.AsyncClient:
         """Return a bare HTTP client on that service's application; it streams."""
-        client = httpx.AsyncClient(transport=self._transport(name), base_url=self.url(name), timeout=_TIMEOUT_S)
+        transport = None if name in self._urls else AppTransport(lambda: self.app(name))
+        client = httpx.AsyncClient(transport=transport, base_url=self.url(name), timeout=_TIMEOUT_S, trust_env=False)
         self._stack.push_async_callback(client.aclose)
         return client
 
@@ -78,11 +83,6 @@ class Running:
     async def announcements(self, name: str) -> list[str]:
         """Return what that service prints once it is up."""
         return await self._up.platforms[name].announce(self.url(name))
-
-    def _transport(self, name: str) -> httpx.AsyncBaseTransport:
-        if name in self._urls:
-            return network_transport(max_connections=100)
-        return InProcessTransport(lambda: self._up.apps[name])
 
 
 @asynccontextmanager

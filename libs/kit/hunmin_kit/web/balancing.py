@@ -12,12 +12,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
-import httpx
 import structlog
 
-AFFINITY = "hunmin.affinity"  # the extension of a request that has one: a text
+from hunmin_kit.web.transport import Answer, Request, Transport, Unreachable
+
 ABOVE_MEAN = 1.25  # of what runs, that a replica may have
 _LOOK_S = 2.0  # between two looks for replicas: one that drains leaves the name first (HUNMIN_DRAIN_DELAY_S)
 _AVOID_S = 30.0  # how long one that refused a connection is tried last: a name may lead to it for as long
@@ -26,10 +27,10 @@ _log = structlog.get_logger()
 Replicas = Callable[[], Awaitable[Sequence[str]]]  # the hosts that a service's name leads to
 
 
-class BalancedTransport(httpx.AsyncBaseTransport):
+class BalancedTransport(Transport):
     """Sends each request to one of `replicas` through `transport`, which pools connections to all of them."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, replicas: Replicas) -> None:
+    def __init__(self, transport: Transport, replicas: Replicas) -> None:
         self._transport = transport
         self._find = replicas
         self._replicas: Sequence[str] = ()
@@ -38,28 +39,30 @@ class BalancedTransport(httpx.AsyncBaseTransport):
         self._running: Counter[str] = Counter()
         self._avoided: dict[str, float] = {}
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it; one that refuses the connection, and so has seen nothing of it, is passed over for the next."""
+    async def send(self, request: Request) -> Answer:
+        """Send it; a replica that cannot be reached is passed over for the next."""
+        headers = request.headers.copy()
+        headers.setdefault("host", request.url.authority)  # the service's, whichever replica it goes to
         tried: set[str] = set()
         while True:
-            replica = await self._choose(request.extensions.get(AFFINITY), tried)
+            replica = await self._choose(request.affinity, tried)
             tried.add(replica)
-            request.url = request.url.copy_with(host=replica)  # its Host header stays the service's
             self._running[replica] += 1
             try:
-                response = await self._transport.handle_async_request(request)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+                answer = await self._transport.send(
+                    replace(request, url=request.url.with_host(replica), headers=headers)
+                )
+            except Unreachable:
                 self._release(replica)
                 self._avoided[replica] = time.monotonic() + _AVOID_S
-                _log.info("service.replica.refused", replica=replica, service=request.headers.get("host"))
+                _log.info("service.replica.refused", replica=replica, service=request.url.authority)
                 if len(tried) >= len(self._replicas):
                     raise
             except BaseException:
                 self._release(replica)
                 raise
             else:
-                response.stream = _Counted(response.stream, partial(self._release, replica))
-                return response
+                return _Counted(answer, partial(self._release, replica))
 
     async def aclose(self) -> None:
         """Close the transport below."""
@@ -68,7 +71,7 @@ class BalancedTransport(httpx.AsyncBaseTransport):
     async def _choose(self, affinity: str | None, tried: set[str]) -> str:
         await self._look()
         if not self._replicas:
-            raise httpx.ConnectError("the service's name leads nowhere")
+            raise Unreachable("the service's name leads nowhere")
         now = time.monotonic()
         able = [replica for replica in self._replicas if replica not in tried]
         willing = [replica for replica in able if self._avoided.get(replica, 0) < now] or able or self._replicas
@@ -122,21 +125,20 @@ def _score(affinity: str, replica: str) -> bytes:
     return hashlib.blake2b(f"{affinity}\n{replica}".encode(), digest_size=8).digest()
 
 
-class _Counted(httpx.AsyncByteStream):
+class _Counted(Answer):
     """An answer that runs until it is closed."""
 
-    def __init__(self, stream: object, on_close: Callable[[], None]) -> None:
-        assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # a transport's answer always has one
-        self._stream = stream
+    def __init__(self, answer: Answer, on_close: Callable[[], None]) -> None:
+        super().__init__(answer.status)
+        self._answer = answer
         self._on_close: Callable[[], None] | None = on_close
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._stream:
-            yield piece
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._answer)
 
     async def aclose(self) -> None:
         try:
-            await self._stream.aclose()
+            await self._answer.aclose()
         finally:
             on_close, self._on_close = self._on_close, None
             if on_close is not None:

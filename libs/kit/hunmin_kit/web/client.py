@@ -2,30 +2,33 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterator, Mapping
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import quote
 
-import httpx
 from hunmin_contracts.endpoint import AnyEndpoint, Endpoint, StreamEndpoint, UploadEndpoint
 from hunmin_contracts.errors import ErrorCode, HunminError, Problem
+from multidict import CIMultiDict
 from opentelemetry import propagate, trace
 from pydantic import BaseModel, RootModel, ValidationError
+from yarl import URL
 
-from hunmin_kit.web.balancing import AFFINITY
+from hunmin_kit.observe.tracing import call_span
 from hunmin_kit.web.events import SILENCE_S, decode_events
 from hunmin_kit.web.request_id import HEADER, current_or_new_request_id
+from hunmin_kit.web.transport import Answer, BrokenOff, Request, Transport, Unreachable
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
 EventT = TypeVar("EventT", bound=RootModel)  # type: ignore[type-arg]  # the root's type is the stream's own union
-Wait = Callable[[], AbstractAsyncContextManager[None]]
+ResultT = TypeVar("ResultT")
 
 _FIELD = re.compile(r"{(\w+)}")
 _RETRY_AFTER_S = 1
+_FIRST_ERROR_STATUS = 400
 _UNREACHABLE_STATUS = (502, 503, 504)
 
 
@@ -42,6 +45,12 @@ class Deadlines:
     silence_s: float = SILENCE_S
 
 
+class Wait(Protocol):
+    """Awaits a part of a stream, no longer than its endpoint allows."""
+
+    async def __call__(self, part: Awaitable[ResultT]) -> ResultT: ...
+
+
 class Client:
     """Another service, by name. Forwards the request id and the W3C trace context.
 
@@ -51,7 +60,7 @@ class Client:
     def __init__(
         self,
         service: str,
-        transport: httpx.AsyncBaseTransport,
+        transport: Transport,
         *,
         tracer: trace.Tracer,
         base_url: str,
@@ -60,26 +69,23 @@ class Client:
         self._service = service
         self._tracer = tracer
         self._deadlines = deadlines
-        # Without httpx's client, whose redirects, cookies and credentials no service has: it takes as long as all else.
         self._transport = transport
-        self._base_url = httpx.URL(base_url)
-        timeout = httpx.Timeout(None, connect=deadlines.connect_s, pool=deadlines.connect_s)
-        self._extensions = {"timeout": timeout.as_dict()}
+        self._base_url = base_url.rstrip("/")
 
     async def call(self, endpoint: Endpoint[RequestT, ResponseT], request: RequestT) -> ResponseT:
         """Return the callee's response; raise HunminError as it raised it, UNAVAILABLE or DEADLINE_EXCEEDED."""
         with self._span(endpoint) as span:
             deadline_s = self._deadlines.stream_s if endpoint.is_long else self._deadlines.call_s
-            response = await self._answer(self._request(endpoint, request, span), deadline_s)
-            return endpoint.response.model_validate_json(response.content)
+            body = await self._body(self._request(endpoint, request, span), deadline_s)
+            return endpoint.response.model_validate_json(body)
 
     async def upload(
         self, endpoint: UploadEndpoint[RequestT, ResponseT], request: RequestT, file: AsyncIterable[bytes]
     ) -> ResponseT:
         """Send `file` as it comes, of which nothing is kept here, and return or raise as `call` does."""
         with self._span(endpoint) as span:
-            response = await self._answer(self._upload(endpoint, request, file, span), self._deadlines.stream_s)
-            return endpoint.response.model_validate_json(response.content)
+            body = await self._body(self._upload(endpoint, request, file, span), self._deadlines.stream_s)
+            return endpoint.response.model_validate_json(body)
 
     @asynccontextmanager
     async def stream(
@@ -97,36 +103,29 @@ class Client:
                 if endpoint.takes_file
                 else self._request(endpoint, request, span)
             )
-            async with wait():
-                response = await self._transport.handle_async_request(sent)
-            try:
-                if response.is_error:
-                    async with wait():
-                        await response.aread()
-                self._raise_for_status(response)
+            async with aclosing(await wait(self._transport.send(sent))) as answer:
+                if _is_error(answer):
+                    self._raise(answer.status, await wait(answer.read()))
                 async with (
-                    aclosing(_received(response, wait)) as pieces,
+                    aclosing(_received(answer, wait)) as pieces,
                     aclosing(_decoded(endpoint, pieces)) as events,
                 ):
                     yield events
-            finally:
-                await response.aclose()
 
     async def aclose(self) -> None:
         """Close the transport."""
         await self._transport.aclose()
 
     def _waiting(self, endpoint: StreamEndpoint[Any, Any]) -> Wait:
-        """Return what every wait for a part of the stream stands in."""
+        """Return what every part of the stream is awaited by."""
         now = asyncio.get_running_loop().time
         end = now() + self._deadlines.stream_s
 
-        @asynccontextmanager
-        async def wait() -> AsyncGenerator[None, None]:
+        async def wait(part: Awaitable[ResultT]) -> ResultT:
             with self._as_hunmin_errors():
                 try:
                     async with asyncio.timeout_at(now() + self._deadlines.silence_s if endpoint.is_endless else end):
-                        yield
+                        return await part
                 except TimeoutError as error:
                     if endpoint.is_endless:
                         raise self._unavailable("fell silent") from error
@@ -134,109 +133,67 @@ class Client:
 
         return wait
 
-    async def _answer(self, request: httpx.Request, deadline_s: float) -> httpx.Response:
+    async def _body(self, request: Request, deadline_s: float) -> bytes:
         with self._as_hunmin_errors():
-            async with asyncio.timeout(deadline_s):
-                response = await self._transport.handle_async_request(request)
-                try:
-                    await response.aread()
-                finally:
-                    await response.aclose()
-        self._raise_for_status(response)
-        return response
+            async with asyncio.timeout(deadline_s), aclosing(await self._transport.send(request)) as answer:
+                body = await answer.read()
+        if _is_error(answer):
+            self._raise(answer.status, body)
+        return body
 
-    def _request(self, endpoint: AnyEndpoint, request: BaseModel, span: trace.Span) -> httpx.Request:
-        headers = self._headers(span)
+    def _request(self, endpoint: AnyEndpoint, request: BaseModel, span: trace.Span) -> Request:
+        headers = _headers(span)
         path, fields = _filled(endpoint.path, request)
         if endpoint.method in ("GET", "DELETE"):
+            url = _url(self._base_url, path)
             query = request.model_dump(mode="json", exclude=fields, exclude_none=True)
-            return self._to(endpoint, path, headers, query=query)
-        body = request.model_dump_json(exclude=fields, by_alias=True).encode()
+            return Request(endpoint.method, url.with_query(_pairs(query)), headers)
         headers["content-type"] = "application/json"
-        return self._to(endpoint, path, headers, body, affinity=getattr(request, "affinity", None))
+        body = request.model_dump_json(exclude=fields, by_alias=True).encode()
+        affinity = getattr(request, "affinity", None)
+        return Request(endpoint.method, _url(self._base_url, path), headers, body, affinity=affinity)
 
     def _upload(
         self, endpoint: AnyEndpoint, request: BaseModel, file: AsyncIterable[bytes] | None, span: trace.Span
-    ) -> httpx.Request:
+    ) -> Request:
+        headers = _headers(span)
+        headers["content-type"] = "application/octet-stream"
         path, fields = _filled(endpoint.path, request)
         body = _behind(request.model_dump_json(exclude=fields, by_alias=True).encode(), file)
-        headers = {**self._headers(span), "content-type": "application/octet-stream"}
-        return self._to(endpoint, path, headers, body)
+        return Request(endpoint.method, _url(self._base_url, path), headers, body)
 
-    def _to(
-        self,
-        endpoint: AnyEndpoint,
-        path: str,
-        headers: Mapping[str, str],
-        content: bytes | AsyncIterable[bytes] | None = None,
-        *,
-        query: Mapping[str, Any] | None = None,
-        affinity: str | None = None,
-    ) -> httpx.Request:
-        return httpx.Request(
-            endpoint.method,
-            _url(self._base_url, path),
-            params=query,
-            headers=headers,
-            content=content,
-            extensions=self._extensions if affinity is None else {**self._extensions, AFFINITY: affinity},
-        )
-
-    def _headers(self, span: trace.Span) -> dict[str, str]:
-        headers: dict[str, str] = {HEADER: current_or_new_request_id()}
-        propagate.inject(headers, context=trace.set_span_in_context(span))
-        return headers
-
-    @contextmanager
-    def _span(self, endpoint: AnyEndpoint) -> Iterator[trace.Span]:
-        # Never the current span: a stream's block may be left in another context than the one it was entered in.
-        span = self._tracer.start_span(
-            f"{endpoint.method} {endpoint.path}",
-            kind=trace.SpanKind.CLIENT,
-            attributes={
-                "http.request.method": endpoint.method,
-                "url.template": endpoint.path,
-                "server.address": self._service,
-            },
-        )
-        try:
-            yield span
-        except BaseException as error:
-            if not isinstance(error, GeneratorExit):
-                span.set_attribute(
-                    "error.type", error.code if isinstance(error, HunminError) else type(error).__qualname__
-                )
-                span.set_status(trace.StatusCode.ERROR)
-            raise
-        finally:
-            span.end()
+    def _span(self, endpoint: AnyEndpoint) -> AbstractContextManager[trace.Span]:
+        attributes = {
+            "http.request.method": endpoint.method,
+            "url.template": endpoint.path,
+            "server.address": self._service,
+        }
+        return call_span(self._tracer, f"{endpoint.method} {endpoint.path}", attributes)
 
     @contextmanager
     def _as_hunmin_errors(self) -> Iterator[None]:
         try:
             yield
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        except Unreachable as error:
             raise self._unavailable("cannot be reached") from error
-        except (httpx.TimeoutException, TimeoutError) as error:
+        except BrokenOff as error:
+            raise self._unavailable("broke off its answer") from error
+        except TimeoutError as error:
             raise HunminError(
                 ErrorCode.DEADLINE_EXCEEDED,
                 f"The service {self._service} did not answer in time. Ask for less, or try again later.",
             ) from error
-        except httpx.TransportError as error:
-            raise self._unavailable("broke off its answer") from error
 
-    def _raise_for_status(self, response: httpx.Response) -> None:
-        if not response.is_error:
-            return
+    def _raise(self, status: int, body: bytes) -> NoReturn:
         try:
-            raise Problem.model_validate_json(response.content).error()
+            raise Problem.model_validate_json(body).error()
         except ValidationError:
             pass
-        if response.status_code in _UNREACHABLE_STATUS:
-            raise self._unavailable(f"answered {response.status_code}")
+        if status in _UNREACHABLE_STATUS:
+            raise self._unavailable(f"answered {status}")
         raise HunminError(
             ErrorCode.INTERNAL,
-            f"The service {self._service} answered {response.status_code} without a problem document. "
+            f"The service {self._service} answered {status} without a problem document. "
             "Check that its URL leads to a Hunmin service.",
         )
 
@@ -248,13 +205,13 @@ class Client:
         )
 
 
-async def _received(response: httpx.Response, wait: Wait) -> AsyncGenerator[bytes, None]:
-    pieces = response.aiter_raw()
-    while True:
-        async with wait():
-            piece = await anext(pieces, None)
-        if piece is None:
-            return
+def _is_error(answer: Answer) -> bool:
+    return answer.status >= _FIRST_ERROR_STATUS
+
+
+async def _received(answer: Answer, wait: Wait) -> AsyncGenerator[bytes, None]:
+    pieces = aiter(answer)
+    while (piece := await wait(anext(pieces, None))) is not None:
         yield piece
 
 
@@ -273,8 +230,20 @@ def _filled(path: str, request: BaseModel) -> tuple[str, set[str]]:
 
 # Parsing takes as long as all else that makes a request, and most paths are an endpoint's own.
 @lru_cache(maxsize=256)
-def _url(base: httpx.URL, path: str) -> httpx.URL:
-    return base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode())
+def _url(base: str, path: str) -> URL:
+    return URL(base + path, encoded=True)
+
+
+def _headers(span: trace.Span) -> CIMultiDict[str]:
+    headers: CIMultiDict[str] = CIMultiDict({HEADER: current_or_new_request_id()})
+    propagate.inject(headers, context=trace.set_span_in_context(span))
+    return headers
+
+
+def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a query says, a list as its name again and again."""
+    pairs = [(name, one) for name, value in values.items() for one in (value if isinstance(value, list) else [value])]
+    return [(name, str(one).lower() if isinstance(one, bool) else str(one)) for name, one in pairs]
 
 
 def _segment(request: BaseModel, field: str) -> str:

@@ -1,29 +1,28 @@
-"""The transport between two services of one process: httpx to ASGI, streaming, with the callee in a world of its own.
-
-(`httpx.ASGITransport` buffers the whole answer, and lets the caller's context variables leak into the callee.)"""
+"""The transport between two services of one process: ASGI, streaming, with the callee in a world of its own."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextvars import Context
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote
 
-import httpx
 from starlette.types import ASGIApp, Message, Scope
+
+from hunmin_kit.web.transport import Answer, BrokenOff, Request, Transport
 
 _WINDOW = 8  # messages between callee and caller: enough to overlap their work, few enough to hold the callee back
 
 
-class InProcessTransport(httpx.AsyncBaseTransport):
-    """Calls the app that `find_app` returns, which may raise `httpx.ConnectError` while there is none."""
+class InProcessTransport(Transport):
+    """Calls the app that `find_app` returns, which may raise Unreachable while there is none."""
 
     def __init__(self, find_app: Callable[[], ASGIApp]) -> None:
         self._find_app = find_app
         self._exchanges: dict[asyncio.Task[None], _Exchange] = {}
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` and return as soon as the answer's head is there."""
-        exchange = _Exchange(cast(AsyncIterable[bytes], request.stream))
+    async def send(self, request: Request) -> "InProcessAnswer":
+        """Send it, and return as soon as the answer's head is there."""
+        exchange = _Exchange(_whole(request.body) if isinstance(request.body, bytes) else request.body)
         # A fresh context: identity and trace reach the callee in headers, as over the network, or not at all.
         task = asyncio.create_task(exchange.run(self._find_app(), _scope(request)), context=Context())
         self._exchanges[task] = exchange
@@ -33,7 +32,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
         except BaseException:
             exchange.leave()
             raise
-        return httpx.Response(head["status"], headers=head["headers"], stream=_Body(exchange), request=request)
+        return InProcessAnswer(head, exchange)
 
     async def aclose(self) -> None:
         """Cancel the calls that still run, and wait for them."""
@@ -60,10 +59,10 @@ class _Exchange:
             await self._put(None)
 
     async def next_message(self) -> Message:
-        """Return the callee's next message; a RemoteProtocolError if it stopped before it was done."""
+        """Return the callee's next message; BrokenOff if it stopped before it was done."""
         message = await self._messages.get()
         if message is None:
-            raise httpx.RemoteProtocolError("The answer broke off.")
+            raise BrokenOff
         return message
 
     def leave(self) -> None:
@@ -91,8 +90,12 @@ class _Exchange:
             await self._messages.put(message)
 
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, exchange: _Exchange) -> None:
+class InProcessAnswer(Answer):
+    """The answer of an application; it has its headers, as ASGI writes them."""
+
+    def __init__(self, head: Message, exchange: _Exchange) -> None:
+        super().__init__(head["status"])
+        self.headers: list[tuple[bytes, bytes]] = list(head["headers"])
         self._exchange = exchange
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -104,23 +107,37 @@ class _Body(httpx.AsyncByteStream):
                 yield body
 
     async def aclose(self) -> None:
+        """Tell the application that nobody listens any more."""
         self._exchange.leave()
 
 
-def _scope(request: httpx.Request) -> dict[str, Any]:
-    raw_path, _, query = request.url.raw_path.partition(b"?")
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _scope(request: Request) -> dict[str, Any]:
+    url = request.url
     return {
         "type": "http",
         # 2.3: a callee that streams must listen for the disconnect instead of waiting for its next send to fail
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": request.method,
-        "scheme": request.url.scheme,
-        "path": unquote(raw_path.decode("ascii")),
-        "raw_path": raw_path,
-        "query_string": query,
+        "scheme": url.scheme,
+        "path": unquote(url.raw_path),
+        "raw_path": url.raw_path.encode(),
+        "query_string": url.raw_query_string.encode(),
         "root_path": "",
-        "headers": [(name.lower(), value) for name, value in request.headers.raw],
-        "server": (request.url.host, request.url.port),
+        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in _headers(request)],
+        "server": (url.host, url.port),
         "client": ("in-process", 0),
     }
+
+
+def _headers(request: Request) -> Iterable[tuple[str, str]]:
+    """Return what a server would see: also the headers that HTTP itself has."""
+    yield from request.headers.items()
+    if "host" not in request.headers:
+        yield "host", request.url.authority
+    if isinstance(request.body, bytes) and request.body and "content-length" not in request.headers:
+        yield "content-length", str(len(request.body))

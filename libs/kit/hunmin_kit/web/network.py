@@ -1,35 +1,81 @@
-"""The transport to a service in another process: pooled HTTP/1.1 connections.
-
-aiohttp's pool and parser below httpx: httpcore's own looks at every connection for each request and each answer, which
-with a few dozen of them takes longer than all else that a request does.
-"""
+"""The transport to a service in another process: aiohttp's pool of HTTP/1.1 connections."""
 
 import ssl
+from collections.abc import AsyncIterator
 from functools import cache
 
-import httpx
-from httpx_aiohttp import AiohttpTransport
+import aiohttp
+import certifi
+
+from hunmin_kit.web.transport import Answer, BrokenOff, Request, Transport, Unreachable
 
 _KEEPALIVE_S = 5.0  # shorter than the server's, so that we never send on a connection it is about to close
+_PIECE_BYTES = 2**14
 
 
-class _Network(AiohttpTransport):
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+class NetworkTransport(Transport):
+    """A pool of at most `max_connections`. Whoever has none within `connect_s` finds the service unreachable."""
+
+    def __init__(self, *, max_connections: int, connect_s: float) -> None:
+        self._max_connections = max_connections
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: Request) -> Answer:
+        """Send it; a connection that was refused is tried once more."""
         try:
-            return await super().handle_async_request(request)
-        except httpx.ConnectError:  # nothing of the request was sent
-            return await super().handle_async_request(request)
+            try:
+                return await self._send(request)
+            except aiohttp.ClientConnectorError:
+                return await self._send(request)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unreachable from error
+        except aiohttp.ClientError as error:
+            raise BrokenOff from error
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _send(self, request: Request) -> Answer:
+        response = await self._opened().request(
+            request.method, request.url, headers=request.headers, data=request.body or None, allow_redirects=False
+        )
+        return _NetworkAnswer(response)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:  # it belongs to the loop that runs
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=authorities()
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+                auto_decompress=False,
+                skip_auto_headers=("accept", "accept-encoding", "user-agent"),
+            )
+        return self._session
 
 
-def network_transport(*, max_connections: int) -> httpx.AsyncBaseTransport:
-    """Return a pool of at most `max_connections`; a failed connect is tried once more."""
-    limits = httpx.Limits(
-        max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=_KEEPALIVE_S
-    )
-    return _Network(verify=_tls(), limits=limits, trust_env=False)
+class _NetworkAnswer(Answer):
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        super().__init__(response.status)
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._response.content.iter_chunked(_PIECE_BYTES):
+                yield piece
+        except aiohttp.ClientError as error:
+            raise BrokenOff from error
+
+    async def aclose(self) -> None:
+        self._response.release()  # closes the connection of one that was not read to its end
+        await self._response.wait_for_close()
 
 
 @cache
-def _tls() -> ssl.SSLContext:
-    """Read the authorities that this machine trusts, once: 40 ms."""
-    return httpx.create_ssl_context(trust_env=False)
+def authorities() -> ssl.SSLContext:
+    """Read the authorities that certify other servers, once: 40 ms."""
+    return ssl.create_default_context(cafile=certifi.where())

@@ -19,7 +19,7 @@ from hunmin_kit.identity.oidc.secret import TokenPair
 from hunmin_kit.identity.oidc.settings import OidcSettings
 from hunmin_kit.identity.oidc.tokens import SignedToken, TokenReader, refuse
 from hunmin_kit.identity.provider import EndedSessions, Login, LoginStart
-from hunmin_kit.web.network import network_transport
+from hunmin_kit.web.network import authorities
 
 # All organisations: with `organization` alone Keycloak asks members of several to choose one.
 SCOPE = "openid profile email organization:*"
@@ -39,7 +39,9 @@ class OidcProvider:
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        network = transport or network_transport(max_connections=_MAX_CONNECTIONS)
+        network = transport or httpx.AsyncHTTPTransport(
+            verify=authorities(), trust_env=False, limits=httpx.Limits(max_connections=_MAX_CONNECTIONS)
+        )
         self._settings = settings
         self._clock = clock
         self._endpoint = Endpoint(settings, network, timeout_s=TIMEOUT_S)
