@@ -12,7 +12,7 @@ from hunmin_kit.run.server import bind, listening
 from hunmin_kit.web import balancing
 from hunmin_kit.web.balancing import BalancedTransport, choose, named
 from hunmin_kit.web.network import NetworkTransport
-from hunmin_kit.web.transport import Answer, BrokenOff, Request, Transport, Unreachable
+from hunmin_kit.web.transport import Answer, BrokenOff, Crowded, Request, Transport, Unreachable
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -26,6 +26,7 @@ class Fake(Transport):
     def __init__(self) -> None:
         self.down: set[str] = set()
         self.asked: list[str] = []
+        self.is_crowded = False
         self.drops = False  # the connection, before an answer
         self.breaks = False
 
@@ -34,6 +35,8 @@ class Fake(Transport):
         self.asked.append(request.url.host)
         if request.url.host in self.down:
             raise Unreachable("refused")
+        if self.is_crowded:
+            raise Crowded
         if self.drops:
             raise BrokenOff("the replica died")
         return Pieces(self.breaks)
@@ -70,7 +73,7 @@ class Name:
 
 
 def request(affinity: str | None = None) -> Request:
-    return Request("POST", URL("http://generation:8002/v1/generate"), CIMultiDict(), affinity=affinity)
+    return Request("POST", URL("http://user:secret@generation:8002/v1/generate"), CIMultiDict(), affinity=affinity)
 
 
 class TestChoice:
@@ -162,6 +165,17 @@ class TestTransport:
         name.is_away = True
         await (await transport.send(request())).aclose()
         assert (fake.asked[0], *fake.asked[2:]) == ("10.0.0.1", "10.0.0.9", "10.0.0.9", "10.0.0.9")
+
+    async def test_a_full_pool_is_no_replica_s_fault(self) -> None:
+        fake = Fake()
+        fake.is_crowded = True
+        transport = BalancedTransport(fake, Name())
+        for _ in range(3):
+            with pytest.raises(Crowded):
+                await transport.send(request("a"))
+        fake.is_crowded = False
+        await (await transport.send(request("a"))).aclose()
+        assert (len(fake.asked), len(set(fake.asked))) == (4, 1)
 
     async def test_a_name_that_leads_nowhere_cannot_be_reached(self) -> None:
         name = Name()

@@ -388,11 +388,23 @@ async def test_who_gets_no_connection_finds_the_service_unavailable(services: Ru
     client = Client("echo", transport, tracer=trace.NoOpTracer(), base_url=services.url("echo"))
     async with client.stream(COUNT, CountRequest(n=3, pause_s=30)) as events:
         await anext(events)
-        with pytest.raises(HunminError, match="cannot be reached") as caught:
+        with pytest.raises(HunminError, match="than there are connections") as caught:
             await client.call(ECHO, EchoRequest(text="x"))
         assert caught.value.code == ErrorCode.UNAVAILABLE
     assert (await client.call(ECHO, EchoRequest(text="x"))).text == "x"
     await client.aclose()
+
+
+async def test_closing_a_client_ends_what_it_still_reads(services: Running) -> None:
+    client = services.client("echo")
+    async with client.stream(COUNT, CountRequest(n=3, pause_s=30)) as events:
+        await anext(events)
+        reading = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0.05)
+        await client.aclose()
+        with pytest.raises(HunminError) as caught:
+            await asyncio.wait_for(reading, 2)
+        assert caught.value.code == ErrorCode.UNAVAILABLE
 
 
 async def test_service_that_is_not_there_is_unavailable() -> None:

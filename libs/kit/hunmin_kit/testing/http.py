@@ -41,7 +41,11 @@ class _Body(httpx.AsyncByteStream):
             async for piece in self._answer:
                 yield piece
         except BrokenOff as error:
-            raise httpx.RemoteProtocolError("The answer broke off.") from error
+            raise _broken_off() from error
 
     async def aclose(self) -> None:
         await self._answer.aclose()
+
+
+def _broken_off() -> httpx.HTTPError:
+    return httpx.RemoteProtocolError("The answer broke off.")

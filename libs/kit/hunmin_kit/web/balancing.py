@@ -42,7 +42,7 @@ class BalancedTransport(Transport):
     async def send(self, request: Request) -> Answer:
         """Send it; a replica that cannot be reached is passed over for the next."""
         headers = request.headers.copy()
-        headers.setdefault("host", request.url.authority)  # the service's, whichever replica it goes to
+        headers.setdefault("host", request.host)  # the service's, whichever replica it goes to
         tried: set[str] = set()
         while True:
             replica = await self._choose(request.affinity, tried)
@@ -55,7 +55,7 @@ class BalancedTransport(Transport):
             except Unreachable:
                 self._release(replica)
                 self._avoided[replica] = time.monotonic() + _AVOID_S
-                _log.info("service.replica.refused", replica=replica, service=request.url.authority)
+                _log.info("service.replica.refused", replica=replica, service=request.host)
                 if len(tried) >= len(self._replicas):
                     raise
             except BaseException:

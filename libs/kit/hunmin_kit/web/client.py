@@ -19,7 +19,7 @@ from yarl import URL
 from hunmin_kit.observe.tracing import call_span
 from hunmin_kit.web.events import SILENCE_S, decode_events
 from hunmin_kit.web.request_id import HEADER, current_or_new_request_id
-from hunmin_kit.web.transport import Answer, BrokenOff, Request, Transport, Unreachable
+from hunmin_kit.web.transport import Answer, BrokenOff, Crowded, Request, Transport, Unreachable
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
@@ -176,6 +176,8 @@ class Client:
             yield
         except Unreachable as error:
             raise self._unavailable("cannot be reached") from error
+        except Crowded as error:
+            raise self._unavailable("is asked for more than there are connections") from error
         except BrokenOff as error:
             raise self._unavailable("broke off its answer") from error
         except TimeoutError as error:

@@ -138,6 +138,6 @@ def _headers(request: Request) -> Iterable[tuple[str, str]]:
     """Return what a server would see: also the headers that HTTP itself has."""
     yield from request.headers.items()
     if "host" not in request.headers:
-        yield "host", request.url.authority
+        yield "host", request.host
     if isinstance(request.body, bytes) and request.body and "content-length" not in request.headers:
         yield "content-length", str(len(request.body))

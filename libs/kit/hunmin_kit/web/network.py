@@ -1,57 +1,83 @@
 """The transport to a service in another process: aiohttp's pool of HTTP/1.1 connections."""
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 
 import aiohttp
 import certifi
 
-from hunmin_kit.web.transport import Answer, BrokenOff, Request, Transport, Unreachable
+from hunmin_kit.web.transport import Answer, BrokenOff, Crowded, Request, Transport, Unreachable
 
 _KEEPALIVE_S = 5.0  # shorter than the server's, so that we never send on a connection it is about to close
 _PIECE_BYTES = 2**14
 
 
 class NetworkTransport(Transport):
-    """A pool of at most `max_connections`. Whoever has none within `connect_s` finds the service unreachable."""
+    """A pool of at most `max_connections`. For a free one, and then to be connected, a request waits `connect_s`."""
 
     def __init__(self, *, max_connections: int, connect_s: float) -> None:
-        self._max_connections = max_connections
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_s)
+        self._connect_s = connect_s
+        self._free = asyncio.Semaphore(max_connections)  # aiohttp would not tell which of the two took too long
         self._session: aiohttp.ClientSession | None = None
+        self._answers: set[_NetworkAnswer] = set()
 
     async def send(self, request: Request) -> Answer:
-        """Send it; a connection that was refused is tried once more."""
+        """Send it; a connection that was refused is tried once more.
+
+        As RFC 9110 (9.2.2) allows, aiohttp sends an idempotent request again whose connection broke before an answer.
+        """
+        await self._wait_for_room()
         try:
             try:
                 return await self._send(request)
             except aiohttp.ClientConnectorError:
                 return await self._send(request)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Unreachable from error
-        except aiohttp.ClientError as error:
-            raise BrokenOff from error
+        except BaseException as error:
+            self._free.release()
+            if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                raise Unreachable from error
+            if isinstance(error, aiohttp.ClientError):
+                raise BrokenOff from error
+            raise
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Break off the answers that still come, and close every connection."""
+        for answer in self._answers:
+            answer.break_off()
         if self._session is not None:
             await self._session.close()
 
+    async def _wait_for_room(self) -> None:
+        try:
+            async with asyncio.timeout(self._connect_s if self._free.locked() else None):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise Crowded from error
+
     async def _send(self, request: Request) -> Answer:
-        response = await self._opened().request(
+        session = self._opened()
+        if session.closed:
+            raise Unreachable
+        response = await session.request(
             request.method, request.url, headers=request.headers, data=request.body or None, allow_redirects=False
         )
-        return _NetworkAnswer(response)
+        answer = _NetworkAnswer(response, on_close=self._forget)
+        self._answers.add(answer)
+        return answer
+
+    def _forget(self, answer: "_NetworkAnswer") -> None:
+        if answer in self._answers:
+            self._answers.remove(answer)
+            self._free.release()
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:  # it belongs to the loop that runs
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._max_connections, keepalive_timeout=_KEEPALIVE_S, ssl=authorities()
-                ),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, ssl=authorities()),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_s),
                 auto_decompress=False,
                 skip_auto_headers=("accept", "accept-encoding", "user-agent"),
             )
@@ -59,9 +85,10 @@ class NetworkTransport(Transport):
 
 
 class _NetworkAnswer(Answer):
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, *, on_close: Callable[["_NetworkAnswer"], None]) -> None:
         super().__init__(response.status)
         self._response = response
+        self._on_close = on_close
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -70,9 +97,16 @@ class _NetworkAnswer(Answer):
         except aiohttp.ClientError as error:
             raise BrokenOff from error
 
+    def break_off(self) -> None:
+        """Let whoever reads it find it broken off."""
+        self._response.close()
+
     async def aclose(self) -> None:
-        self._response.release()  # closes the connection of one that was not read to its end
-        await self._response.wait_for_close()
+        try:
+            self._response.release()  # closes the connection of one that was not read to its end
+            await self._response.wait_for_close()
+        finally:
+            self._on_close(self)
 
 
 @cache

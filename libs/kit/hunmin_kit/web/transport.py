@@ -16,6 +16,10 @@ class Unreachable(Exception):
     """Nobody has seen anything of the request."""
 
 
+class Crowded(Exception):
+    """All connections that we may have are in use."""
+
+
 class BrokenOff(Exception):
     """The connection ended before the answer did; what became of the request is not known."""
 
@@ -32,6 +36,11 @@ class Request:
     headers: CIMultiDict[str]
     body: bytes | AsyncIterable[bytes] = b""
     affinity: str | None = None
+
+    @property
+    def host(self) -> str:
+        """Host and port, as the header Host has them."""
+        return self.url.host_port_subcomponent or ""
 
 
 class Answer(ABC):
@@ -60,7 +69,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def send(self, request: Request) -> Answer:
-        """Send it, and return as soon as the answer's head is there; raise Unreachable or BrokenOff."""
+        """Send it, and return as soon as the answer's head is there; raise Unreachable, Crowded or BrokenOff."""
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -40,7 +40,7 @@ class OidcProvider:
         clock: Callable[[], float] = time.time,
     ) -> None:
         network = transport or httpx.AsyncHTTPTransport(
-            verify=authorities(), trust_env=False, limits=httpx.Limits(max_connections=_MAX_CONNECTIONS)
+            verify=authorities(), trust_env=False, retries=1, limits=httpx.Limits(max_connections=_MAX_CONNECTIONS)
         )
         self._settings = settings
         self._clock = clock
