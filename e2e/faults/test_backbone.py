@@ -41,6 +41,7 @@ def studio(broker: KafkaBroker, model_folder: Path, tmp_path: Path) -> Iterator[
     environ = model_environ(model_folder) | {
         "HUNMIN_KAFKA_SERVERS": broker.servers,
         "HUNMIN_GATEWAY_LOST_AFTER_S": "20",
+        "HUNMIN_STREAM_DEADLINE_S": "19",
         "HUNMIN_GATEWAY_QUOTA_LEASE_S": "15",
     }
     hunmin(["topics"], environ | {"HUNMIN_HOME": str(tmp_path / "home")})

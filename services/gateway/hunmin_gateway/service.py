@@ -10,6 +10,7 @@ from hunmin_contracts.events import BATCH, JOB, USAGE
 from hunmin_kit.data import Database
 from hunmin_kit.events import Events, Subscription
 from hunmin_kit.run import Platform, Service
+from hunmin_kit.run.errors import StartError
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
@@ -73,6 +74,7 @@ class GatewaySettings(LoginSettings):
 @asynccontextmanager
 async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator[FastAPI, None]:
     """Put the gateway together; on leaving, wait for usage that is still being written."""
+    check_lost_after(settings.lost_after_s, stream_s=platform.deadlines.stream_s)
     await platform.check_schema()
     database = platform.database()
     pepper = await pepper_of(platform, settings, database)
@@ -131,6 +133,15 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
         await asyncio.gather(settling, return_exceptions=True)
         await ledger.finish()
         await holdings.finish()
+
+
+def check_lost_after(lost_after_s: float, *, stream_s: float) -> None:
+    """Raise a StartError if a request may still run when it is held lost."""
+    if lost_after_s <= stream_s:
+        raise StartError(
+            f"HUNMIN_GATEWAY_LOST_AFTER_S is {lost_after_s:g}, and a request may take {stream_s:g} s "
+            "(HUNMIN_STREAM_DEADLINE_S): it would be settled while it runs. Set it higher."
+        )
 
 
 async def _bootstrap_key(settings: GatewaySettings, database: Database, events: Events, pepper: bytes) -> str | None:

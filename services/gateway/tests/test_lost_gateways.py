@@ -11,6 +11,7 @@ import pytest
 from hunmin_contracts.events import USAGE, UsageMetered
 from hunmin_gateway.keys.authentication import authenticate
 from hunmin_gateway.keys.ring import KeyRing
+from hunmin_gateway.service import SERVICE
 from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.lost import LostExchanges
 from hunmin_kit.data import Database
@@ -20,6 +21,8 @@ from hunmin_kit.events.direct import DirectBus
 from hunmin_kit.events.timing import Timing
 from hunmin_kit.observe.metrics import Metrics
 from hunmin_kit.observe.tracing import tracer_provider
+from hunmin_kit.run.errors import StartError
+from hunmin_kit.testing import running
 from hunmin_kit.testing.postgres import fresh_database
 from opentelemetry.trace import NoOpTracer, format_trace_id
 from sqlalchemy import text
@@ -246,3 +249,10 @@ async def test_lost_exchanges_are_settled_again_and_again(two: Two) -> None:
     await two.until("SELECT 1 FROM usage", 1)
     settling.cancel()
     await asyncio.gather(settling, return_exceptions=True)
+
+
+async def test_a_gateway_that_would_take_running_requests_for_lost_does_not_start(neighbours) -> None:
+    env = {"HUNMIN_GATEWAY_LOST_AFTER_S": "900", "HUNMIN_STREAM_DEADLINE_S": "1800"}
+    with pytest.raises(StartError, match=r"HUNMIN_GATEWAY_LOST_AFTER_S is 900, .* 1800 s"):
+        async with running(SERVICE, *neighbours, env=env):
+            pass

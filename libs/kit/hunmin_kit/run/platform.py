@@ -17,7 +17,7 @@ from hunmin_kit.observe.metrics import Metrics
 from hunmin_kit.run.errors import StartError
 from hunmin_kit.run.settings import PlatformSettings
 from hunmin_kit.web.app import AppParts, ReadyCheck, build_app
-from hunmin_kit.web.client import Client
+from hunmin_kit.web.client import Client, Deadlines
 from hunmin_kit.web.errors import ErrorRenderer
 from hunmin_kit.web.openapi import Description
 from hunmin_kit.web.transport import Transport
@@ -69,8 +69,9 @@ class Platform:
             raise LookupError(f"{self.service} does not declare that it needs {name}: add it to Service.needs.")
         if name not in self._clients:
             base_url, transport = self._transport(name)
-            deadlines = self._settings.deadlines
-            self._clients[name] = Client(name, transport, tracer=self.tracer, base_url=base_url, deadlines=deadlines)
+            self._clients[name] = Client(
+                name, transport, tracer=self.tracer, base_url=base_url, deadlines=self.deadlines
+            )
         return self._clients[name]
 
     def database(self) -> "Database":
@@ -89,6 +90,11 @@ class Platform:
     def blobs_url(self) -> str | None:
         """Where `blobs` is, for processes elsewhere; None: a folder of this machine."""
         return self._settings.blobs_url
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """How long its clients wait."""
+        return self._settings.deadlines
 
     def blobs(self) -> Blobs:
         """Return the store of files that every service shares; a StartError if its driver is not installed."""
