@@ -63,6 +63,7 @@ def pytest_report_header() -> str:
     return f"e2e: {'; '.join(map(str, WAYS.values()))}{without}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker of pytest-xdist run all tests of a way: its studio is started once, and may wait for Keycloak."""
     for item in items:

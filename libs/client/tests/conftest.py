@@ -36,6 +36,7 @@ class Studio:
         return AsyncClient(base_url=self.url, api_key=self.key)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker of pytest-xdist run the tests of a module, whose studio is started once."""
     for item in items:

@@ -208,6 +208,7 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker of pytest-xdist run all tests of backends: each is started once."""
     for item in items:
