@@ -141,6 +141,18 @@ class TestRefusal:
         assert "retry-after" not in second.headers
         assert len(studio.parrot.requests) == 1
 
+    async def test_of_an_answer_with_a_secret_which_is_kept_nowhere(self, studio, key):
+        asked = {"name": "second"}
+        made = await post(studio, "/studio/v1/keys", key, json=asked)
+        assert made.status_code == 201, made.text
+        again = await post(studio, "/studio/v1/keys", key, json=asked)
+        assert (again.status_code, "holds a secret" in again.json()["detail"]) == (409, True), again.text
+        rotate = f"/studio/v1/keys/{made.json()['info']['id']}/rotate"
+        assert (await post(studio, rotate, f"{key}-2", json={})).status_code == 201
+        assert (await post(studio, rotate, f"{key}-2", json={})).status_code == 409
+        kept = await execute(studio, "SELECT body FROM idempotency_keys WHERE key LIKE :key", key=f"{key}%")
+        assert kept.scalars().all() == [None, None]
+
 
 class TestRaces:
     async def test_of_twenty_one_is_made(self, studio, key):

@@ -273,6 +273,15 @@ class TestHeaders:
             assert response.headers["x-ratelimit-limit-tokens"] == "1000"
             assert "x-ratelimit-limit-requests" not in response.headers
 
+    async def test_stand_on_refusals_of_every_limit_that_applies(self, studio):
+        await limit(studio, LimitName.CONCURRENT_REQUESTS, 0)
+        await limit(studio, LimitName.REQUESTS_PER_MINUTE, 5)
+        await limit(studio, LimitName.TOKENS_PER_MONTH, 1000)
+        refused = await studio.http.post("/v1/completions", json={"model": MODEL, "prompt": "가"})
+        assert refused.status_code == 429
+        assert refused.headers["x-ratelimit-remaining-requests"] == "5"
+        assert refused.headers["x-ratelimit-remaining-tokens"] == "1000"
+
     async def test_are_not_there_without_limits(self, studio):
         response = await complete(studio)
         assert not [name for name in response.headers if name.startswith("x-ratelimit")]

@@ -135,6 +135,13 @@ class TestUse:
 
 
 class TestRoom:
+    async def test_is_needed_by_the_table_of_a_batch_before_any_of_it_is_kept(self, studio: Studio):
+        await studio.limit(1000)
+        form = {"template": "{text}", "model": "team/parrot"}
+        refused = await studio.http[0].post("/studio/v1/batches", data=form, files={"file": ("rows.csv", csv(500))})
+        assert (refused.status_code, refused.json()["details"]["limit"]) == (429, "storage_bytes"), refused.text
+        assert await studio.standing() == (0, 0, 1000)
+
     async def test_is_let_in_to_the_last_byte_and_not_beyond(self, studio: Studio):
         content = csv(3000, column="a_column_with_a_name_that_is_much_longer_than_what_is_in_it")
         size = await studio.size_of(content)

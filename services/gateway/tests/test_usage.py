@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import openai
 import pytest
@@ -157,6 +158,7 @@ class TestList:
             cursor = page["next_cursor"]
             if cursor is None:
                 break
+            assert quote(cursor, safe=":") == cursor  # as curl sends it
         assert seen == [5, 4, 3, 2, 1]
 
     async def test_is_filtered_by_time(self, studio):
@@ -166,6 +168,8 @@ class TestList:
         assert [row["started_at"] for row in await studio.usage(since=middle)] == [newest, middle]
         assert [row["started_at"] for row in await studio.usage(until=middle)] == [oldest]
         assert [row["started_at"] for row in await studio.usage(since=middle, until=newest)] == [middle]
+        for local in ("2026-01-01T09:00:00+09:00", "2026-01-01T09:00:00 09:00", "2026-01-01T09:00:00.5 09:00"):
+            assert len(await studio.usage(since=local)) == 3  # a plus in a URL is a space
 
     @pytest.mark.parametrize(
         ("query", "param"),

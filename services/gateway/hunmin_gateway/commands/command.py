@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hunmin_contracts.audit import ActorKind
 from hunmin_contracts.errors import HunminError
@@ -42,6 +43,7 @@ class Desk:
     url: str  # where browsers reach the studio
 
 
+WordT = TypeVar("WordT", bound=StrEnum)
 Work = Callable[[Desk, argparse.Namespace], Awaitable[str]]
 
 
@@ -93,6 +95,18 @@ def _login() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name
         return f"uid {os.getuid()}"
+
+
+def one_of(kind: type[WordT]) -> Callable[[str], WordT]:
+    """Return the type of an argument that is one of a few words; `choices` would tell them as Python writes them."""
+
+    def read(text: str) -> WordT:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(kind)}") from None
+
+    return read
 
 
 def moment(when: datetime | None) -> str:

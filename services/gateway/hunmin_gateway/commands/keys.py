@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hunmin_contracts.ids import ApiKeyId
 from hunmin_contracts.tenancy import KeyKind, Role, least_role
 
-from hunmin_gateway.commands.command import Desk, acts, moment
+from hunmin_gateway.commands.command import Desk, acts, moment, one_of
 from hunmin_gateway.keys.ring import DEFAULT_ACCOUNT, KeyRing, OwnedKey
 from hunmin_gateway.keys.text import new_key
 
@@ -29,10 +29,10 @@ def add(commands: "Commands") -> None:
     create.add_argument("--days", type=_days, help="valid for so many days (default: until revoked)")
     create.add_argument(
         "--role",
-        type=Role,
-        choices=[*Role],
+        type=one_of(Role),
         default=Role.DEVELOPER,
-        help="whose rights it has; an owner's sees the whole account (default: %(default)s)",
+        metavar="ROLE",
+        help=f"whose rights it has: {', '.join(Role)}; an owner's sees the whole account (default: %(default)s)",
     )
     kinds = create.add_mutually_exclusive_group()
     kinds.add_argument("--test", action="store_true", help="a key for tests, not for a service")

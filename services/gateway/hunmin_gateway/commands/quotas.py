@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hunmin_contracts.ids import QuotaId
 from hunmin_contracts.quotas import ANY, LimitName, Purpose
 
-from hunmin_gateway.commands.command import Desk, acts, moment
+from hunmin_gateway.commands.command import Desk, acts, moment, one_of
 from hunmin_gateway.quotas.limits import LARGEST, AccountQuota, Limits
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ def add(commands: "Commands") -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     setting = actions.add_parser("set", help="set a limit of an account, or change its value")
     setting.add_argument("account", help="its name")
-    setting.add_argument("limit", type=LimitName, choices=[*LimitName], metavar="LIMIT", help=", ".join(LimitName))
+    setting.add_argument("limit", type=one_of(LimitName), metavar="LIMIT", help=", ".join(LimitName))
     setting.add_argument("value", type=_value, help="how many; 0 refuses everything")
     setting.add_argument("--model", default=ANY, help="a base model, with its soft prompts (default: all together)")
-    setting.add_argument("--purpose", default=ANY, choices=[ANY, *Purpose], help="(default: all together)")
+    purposes = [ANY, *(purpose.value for purpose in Purpose)]
+    setting.add_argument("--purpose", default=ANY, choices=purposes, help="(default: all together)")
     acts(setting, _set)
     acts(actions.add_parser("list", help="list all limits, with what is taken of them now"), _list)
     removing = actions.add_parser("remove", help="remove a limit from now on")
@@ -61,7 +62,6 @@ def _line(listed: AccountQuota) -> str:
 
 
 def _value(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= LARGEST:
-        raise argparse.ArgumentTypeError(f"must be from 0 to {LARGEST}")
-    return value
+    if not text.isdecimal() or int(text) > LARGEST:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {LARGEST}")
+    return int(text)

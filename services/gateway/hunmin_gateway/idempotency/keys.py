@@ -61,7 +61,7 @@ class IdempotencyKeys:
     ) -> Claim | StoredAnswer:
         """Return the answer that the key has, or a claim on it, which is to be kept or released.
 
-        CONFLICT while another request has it, or if its answer was too large to keep; IDEMPOTENCY_KEY_REUSED if that
+        CONFLICT while another request has it, or if its answer could not be kept; IDEMPOTENCY_KEY_REUSED if that
         was another request than this one, which is told by its fingerprint.
         """
         owner = (account_id, project_id)
@@ -77,7 +77,7 @@ class IdempotencyKeys:
                 return _answer(known, fingerprint)
 
     async def keep(self, claim: Claim, answer: StoredAnswer | None) -> None:
-        """Keep the answer for 24 hours, to the end also if the caller is cancelled; None: it was too large."""
+        """Keep the answer for 24 hours, to the end also if the caller is cancelled; None: it cannot be kept."""
         values: dict[str, Any] = {"status": 0}
         if answer is not None:
             headers = [[name, value] for name, value in answer.headers]
@@ -178,7 +178,7 @@ def _answer(known: IdempotencyKey, fingerprint: str) -> StoredAnswer:
     if known.body is None:
         raise HunminError(
             ErrorCode.CONFLICT,
-            "The request with this Idempotency-Key was made, and its answer was too large to be kept: it cannot be "
-            "replayed. To make it again send it with another key.",
+            "The request with this Idempotency-Key was made. Its answer was too large to be kept, or holds a secret, "
+            "and cannot be replayed. To make it again send it with another key.",
         )
     return StoredAnswer(known.status, [(name, value) for name, value in known.headers or []], known.body)

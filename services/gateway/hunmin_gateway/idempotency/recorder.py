@@ -25,6 +25,7 @@ class Slot:
         self._status = 0
         self._headers: list[tuple[str, str]] = []
         self._body = bytearray()
+        self._may_be_stored = True
 
     def hold(self, keys: IdempotencyKeys, claim: Claim) -> None:
         """Record the answer from here on."""
@@ -34,16 +35,17 @@ class Slot:
         """Take note of a part of the answer; with the last it is kept, before that is sent on."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
+            self._may_be_stored = "no-store" not in Headers(raw=message["headers"]).get("cache-control", "")
             self._headers = [one for one in Headers(raw=message["headers"]).items() if one[0] not in _OWN]
             return
         if self._held is None or message["type"] != "http.response.body":
             return
-        if len(self._body) <= MAX_BODY_BYTES:
+        if self._may_be_stored and len(self._body) <= MAX_BODY_BYTES:
             self._body += message.get("body", b"")
         if not message.get("more_body", False) and not self._has_failed(has_error):
             (keys, claim), self._held = self._held, None
-            is_small = len(self._body) <= MAX_BODY_BYTES
-            answer = StoredAnswer(self._status, self._headers, bytes(self._body)) if is_small else None
+            can_be_kept = self._may_be_stored and len(self._body) <= MAX_BODY_BYTES
+            answer = StoredAnswer(self._status, self._headers, bytes(self._body)) if can_be_kept else None
             await keys.keep(claim, answer)
 
     def _has_failed(self, has_error: bool) -> bool:

@@ -133,10 +133,9 @@ class Quotas:
             states = [_state(row) for row in rows]
             if all(row["is_taken"] for row in rows):
                 return states
+            tell(rate_limit_headers(states))
             asked = [Asked(state, row["amount"]) for state, row in zip(states, rows, strict=True)]
-            full = [one for one in asked if not one.has_room]
-            tell(rate_limit_headers(one.state for one in full))
-            raise refusal(full)
+            raise refusal([one for one in asked if not one.has_room])
 
     async def _keep(self) -> None:
         while True:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Form, Query, UploadFile
 from hunmin_contracts.batches import BatchFault, BatchInfo, BatchPage
-from hunmin_contracts.datasets import DESCRIBE, UPLOAD, DatasetInfo, DatasetRequest, UploadRequest
+from hunmin_contracts.datasets import DESCRIBE, DatasetInfo, DatasetRequest
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import BatchId, DatasetId, FileId
 from hunmin_contracts.schema import Schema
@@ -28,8 +28,9 @@ from hunmin_gateway.openai.files import cut, what_is_wrong
 from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.studio.batch_rows import keep_requests, table
+from hunmin_gateway.studio.datasets import keep_dataset
 from hunmin_gateway.studio.router import PREFIX, studio_router
-from hunmin_gateway.studio.uploads import CheckedForm, pieces
+from hunmin_gateway.studio.uploads import CheckedForm
 from hunmin_gateway.tables import Batch
 from hunmin_gateway.tuning_doors import name_like
 
@@ -37,7 +38,6 @@ router = studio_router()
 
 UPLOAD_PATH = f"{PREFIX}/batches"
 _LOOK_S = 0.5  # between two looks at a batch that is followed
-_MAX_FILENAME = 1000
 _HELLO = b"retry: 2000\n\n"  # ms, after which a browser comes back
 
 
@@ -208,15 +208,13 @@ def _parameters(form: BatchForm) -> dict[str, Any]:
 async def _dataset(form: BatchForm, principal: Principal, parts: Parts) -> DatasetInfo:
     """Return the dataset whose rows are asked about; one that has errors is refused, with the lines."""
     if (form.file is None) == (form.dataset is None):
-        raise _refused("file", "and `dataset` are two ways to name the rows. Send one of them")
+        raise _refused("file", "or `dataset` names the rows. Send one of them, and not both")
     if form.file is None:
         dataset = await _described(str(form.dataset), principal, parts)
     else:
         principal.require(Scope.DATA)
-        filename = (form.file.filename or "")[-_MAX_FILENAME:]
-        name = name_like(PurePath(filename).stem) or "batch"
-        request = UploadRequest(account_id=principal.account_id, name=name, filename=filename or None, format=None)
-        dataset = await parts.tuning.upload(UPLOAD, request, pieces(form.file))
+        name = name_like(PurePath(form.file.filename or "").stem) or "batch"
+        dataset = await keep_dataset(form.file, name, principal, parts)
     where = "file" if form.dataset is None else "dataset"
     if (wrong := what_is_wrong(dataset.findings)) is not None:
         raise _refused(where, f"has errors. {wrong.rstrip('.')}")

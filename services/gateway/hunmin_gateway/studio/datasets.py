@@ -29,7 +29,7 @@ from hunmin_contracts.tenancy import Scope
 from pydantic import Field
 
 from hunmin_gateway.authentication import PrincipalDep, requires
-from hunmin_gateway.parts import PartsDep
+from hunmin_gateway.parts import Parts, PartsDep
 from hunmin_gateway.principal import Principal
 from hunmin_gateway.storing import StoringRoute
 from hunmin_gateway.studio.router import PREFIX, studio_router
@@ -78,14 +78,20 @@ async def add(
 
     A file that cannot be read is a 400 with `line` and `column` in its details. Rows that are wrong are findings.
     """
-    file = form.file
+    return await keep_dataset(form.file, form.name, principal, parts, file_format=form.format)
+
+
+async def keep_dataset(
+    file: UploadFile, name: str, principal: Principal, parts: Parts, *, file_format: DatasetFormat | None = None
+) -> DatasetInfo:
+    """Keep the file as the next version of `name`, if the account's limit has room for it."""
 
     async def send(room: int | None) -> DatasetInfo:
         request = UploadRequest(
             account_id=principal.account_id,
-            name=form.name,
+            name=name,
             filename=(file.filename or "")[-_MAX_FILENAME:] or None,
-            format=form.format,
+            format=file_format,
             max_stored_bytes=room,
         )
         return await parts.tuning.upload(UPLOAD, request, pieces(file))

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from fastapi import Query
+from fastapi import Query, Response
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import ProjectId
 from hunmin_contracts.tenancy import SCOPES, ApiKeyInfo, ApiKeyPage, KeyKind, NewApiKey, Role, Scope
@@ -24,6 +24,7 @@ router = studio_router()
 _READ, _MANAGE = [requires(Scope.READ)], [requires(Scope.MANAGE)]
 _MAX_LIFETIME_S = 100 * 365 * 86_400
 _MAX_OVERLAP_S = 90 * 86_400
+NOT_KEPT = {"Cache-Control": "no-store"}  # an answer with a secret, not with its Idempotency-Key either
 
 
 class KeyQuery(SearchQuery):
@@ -73,8 +74,10 @@ async def create(
     session: SessionDep,
     parts: PartsDep,
     audit: AuditDep,
+    response: Response,
 ) -> NewApiKey:
     """Make a key, which is shown this once. It has no right that you have not."""
+    response.headers.update(NOT_KEPT)
     project = await Projects(session, reach).get(body.project_id or principal.project_id)
     if project.archived_at is not None:
         raise HunminError(ErrorCode.CONFLICT, f"The project {project.name!r} is archived. Restore it before.")
@@ -122,7 +125,9 @@ async def rotate(
     session: SessionDep,
     parts: PartsDep,
     audit: AuditDep,
+    response: Response,
 ) -> NewApiKey:
     """Make a key with the same rights, and refuse the old one after `overlap_s`. You need all of its rights."""
+    response.headers.update(NOT_KEPT)
     keys = Keys(session, reach, pepper=parts.pepper)
     return await keys.rotate(key_id, audit, by=principal, overlap=timedelta(seconds=body.overlap_s))

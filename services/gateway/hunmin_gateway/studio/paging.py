@@ -1,5 +1,6 @@
 """Pages of the Studio dialect: what a list is asked with, and the cursor that continues it."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, TypeAdapter
 from hunmin_gateway.paging import Part, Position
 
 MAX_PAGE = 200
+_LOST_PLUS = re.compile(r"(T.*) (\d\d:\d\d)$")
 ItemT = TypeVar("ItemT")
 
 
@@ -23,10 +25,15 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def _is_a_date(value: object) -> object:
-    """Refuse a number, which pydantic takes for seconds since 1970: `2026` is not the year that was meant."""
-    if isinstance(value, str) and "-" not in value[1:]:
+    """Refuse a number, which pydantic takes for seconds since 1970: `2026` is not the year that was meant.
+
+    In a query a plus is a space, so that `T00:00:00+09:00` comes without it: what else could be meant?
+    """
+    if not isinstance(value, str):
+        return value
+    if "-" not in value[1:]:
         raise ValueError("is no date with a time and an offset, as in 2026-01-31T00:00:00Z")
-    return value
+    return _LOST_PLUS.sub(r"\1+\2", value)
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_is_a_date), AfterValidator(_in_utc)]
@@ -57,7 +64,8 @@ def split(rows: Sequence[ItemT], query: PageQuery, *, at: str = "created_at") ->
     if len(rows) <= query.limit:
         return page, None
     last = page[-1]
-    return page, f"{getattr(last, at).isoformat()}_{getattr(last, 'id')}"  # noqa: B009  # of any kind of row
+    moment = getattr(last, at).isoformat().replace("+00:00", "Z")  # as it is in a URL, where a plus is a space
+    return page, f"{moment}_{getattr(last, 'id')}"  # noqa: B009  # of any kind of row
 
 
 def _position(cursor: str) -> Position:
