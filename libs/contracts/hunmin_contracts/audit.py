@@ -43,6 +43,7 @@ class Action(StrEnum):
     USER_REGISTERED = "user.registered"
     USER_RESET_OFFERED = "user.reset_offered"
     USER_PASSWORD_CHANGED = "user.password_changed"  # noqa: S105  # what was done
+    USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"
     USER_ENABLED = "user.enabled"
 

@@ -49,10 +49,15 @@ def add(commands: "Commands") -> None:
     making.set_defaults(act=_act_init)
     acts(actions.add_parser("users", help="list the studio's own users"), _users)
     invite = actions.add_parser("invite", help="print a link by which somebody becomes a user")
-    invite.add_argument("email")
-    invite.add_argument("--account", action="append", metavar="NAME", help=f"repeatable (default: {DEFAULT_ACCOUNT})")
-    invite.add_argument("--role", action="append", choices=ROLES, help="in these accounts (default: developer)")
     acts(invite, _invite)
+    change = actions.add_parser("change", help="make a user another than they were invited as")
+    acts(change, _change)
+    for action in (invite, change):
+        action.add_argument("email")
+        action.add_argument(
+            "--account", action="append", metavar="NAME", help=f"repeatable (default: {DEFAULT_ACCOUNT})"
+        )
+        action.add_argument("--role", action="append", choices=ROLES, help="in these accounts (default: developer)")
     for name, work, about in (
         ("reset", _reset, "print a link by which a user chooses another password"),
         ("disable", _disable, "lock a user out, and end their sessions"),
@@ -115,16 +120,30 @@ async def _users(desk: Desk, _: argparse.Namespace) -> str:
 
 
 async def _invite(desk: Desk, options: argparse.Namespace) -> str:
-    users, accounts = _local(desk), options.account or [DEFAULT_ACCOUNT]
-    organizations = [await _organization_of(name, Accounts(desk.session)) for name in accounts]
-    roles = options.role or ["developer"]
-    secret = await users.invite(options.email, organizations=organizations, roles=roles)
+    organizations, roles = await _claims(desk, options)
+    secret = await _local(desk).invite(options.email, organizations=organizations, roles=roles)
     email = normal_address(options.email)
     invited = LocalUserInfo(
         subject=None, email=email, name=None, organizations=organizations, roles=roles, disabled_at=None
     )
     await desk.audit.note(Action.USER_INVITED, email, account_id=None, after=invited)
     return f"{options.email} registers here, once and within a day:\n{link_of(secret, desk.url)}"
+
+
+async def _change(desk: Desk, options: argparse.Namespace) -> str:
+    before = await _user(desk, options.email)
+    organizations, roles = await _claims(desk, options)
+    after = await _local(desk).change(options.email, organizations=organizations, roles=roles)
+    was, is_now = LocalUserInfo.of(before), LocalUserInfo.of(after)
+    await desk.audit.note(Action.USER_CHANGED, after.subject, account_id=None, before=was, after=is_now)
+    return f"{after.email} is {', '.join(roles)} in {', '.join(organizations)}, in running sessions within 5 minutes."
+
+
+async def _claims(desk: Desk, options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Return the organisations of the accounts that were named, and the roles in them."""
+    accounts = options.account or [DEFAULT_ACCOUNT]
+    organizations = [await _organization_of(name, Accounts(desk.session)) for name in accounts]
+    return organizations, options.role or ["developer"]
 
 
 async def _organization_of(name: str, accounts: Accounts) -> str:

@@ -44,6 +44,11 @@ class TestUsers:
                 (row,) = [line for line in (await hunmin(env, "users")).splitlines() if "a@example.org" in line]
                 assert re.search(r"default +viewer +active", row)
 
+                changed = await hunmin(env, "change", "a@example.org", "--role", "developer", "--role", "operator")
+                assert "is developer, operator in default" in changed
+                (row,) = [line for line in (await hunmin(env, "users")).splitlines() if "a@example.org" in line]
+                assert re.search(r"default +developer, operator +active", row)
+
                 locked = await hunmin(env, "disable", "A@example.org")
                 assert "1 of their sessions ended" in locked
                 assert not await browser.is_logged_in()
@@ -52,12 +57,13 @@ class TestUsers:
                 await _follow(browser, await hunmin(env, "reset", "a@example.org"), "another password")
                 assert (await browser.log_in("a@example.org", "another password")).status_code == 303
                 await browser.aclose()
-                for action in ("reset", "disable"):
+                for action in ("reset", "disable", "change"):
                     with pytest.raises(HunminError, match="There is no user"):
                         await hunmin(env, action, "nobody@example.org")
                 assert await _noted(up) == [
                     ("cli", "user.invited"),
                     ("user", "user.registered"),
+                    ("cli", "user.changed"),
                     ("cli", "user.disabled"),
                     ("cli", "user.enabled"),
                     ("cli", "user.reset_offered"),
@@ -161,5 +167,5 @@ class TestEntryPoint:
         program = "import argparse, sys; from hunmin_gateway.commands.identity import add; "
         program += "p = argparse.ArgumentParser(); add(p.add_subparsers()); p.parse_args(['identity', '--help'])"
         shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        for action in ("init", "users", "invite", "reset", "disable", "enable"):
+        for action in ("init", "users", "invite", "change", "reset", "disable", "enable"):
             assert action in shown.stdout

@@ -80,6 +80,16 @@ class LocalUsers:
             raise HunminError(ErrorCode.NOT_FOUND, f"There is no user {email}. List the users.")
         return str(changed)
 
+    async def change(self, email: str, *, organizations: Iterable[str], roles: Iterable[str]) -> LocalUser:
+        """Replace what a user was invited as; NOT_FOUND if there is none."""
+        claims = {"organizations": sorted(organizations), "roles": sorted(roles)}
+        address = normal_address(email)
+        await self._session.execute(update(USERS).where(USERS.c.email == address).values(**claims))
+        user = await self.find(email=address)
+        if user is None:
+            raise HunminError(ErrorCode.NOT_FOUND, f"There is no user {email}. List the users.")
+        return user
+
     async def invite(self, email: str, *, organizations: Iterable[str], roles: Iterable[str]) -> str:
         """Return the secret of a link by which the owner of an address becomes a user; CONFLICT if it is one."""
         address = normal_address(email)
