@@ -4,7 +4,7 @@ One credential decides, by what it is: an API key, an access token, or a browser
 that is refused is never passed over for another.
 """
 
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends, Request, Response, Security, params
@@ -47,6 +47,19 @@ def _required(right: str) -> params.Security:
     return security
 
 
+async def _forget_keys(request: Request) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        if request.method != "GET":
+            parts_of(request).authentication.forget()
+
+
+# Of a route that may change what keys may do. It stands before what the route itself depends on, so that it ends after
+# the route's transaction, and before the answer is sent.
+_Forgets = Depends(_forget_keys, scope="function")
+
+
 class KeyedRoute(APIRoute):
     """A route that only a caller with a valid API key and the declared scope reaches. One that declares none is a bug.
 
@@ -68,8 +81,9 @@ class KeyedRoute(APIRoute):
         if not declared:
             raise LookupError(f"The route {path} declares no scope. Add requires(Scope.…) to its dependencies.")
         self.required = next(iter(declared[-1].scopes or ()))
-        others = [one for one in dependencies or () if one not in declared]
-        super().__init__(path, endpoint, dependencies=[declared[-1], *others], **options)
+        others = [one for one in dependencies or () if one not in declared and one is not _Forgets]
+        changes = [_Forgets] if self.required in (Scope.MANAGE, OPERATOR) else []
+        super().__init__(path, endpoint, dependencies=[declared[-1], *changes, *others], **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the route's handler behind the check of the key."""
@@ -84,11 +98,7 @@ class KeyedRoute(APIRoute):
                 principal.require(Scope(required))
             request.state.principal = principal
             admitted = await self.admit(request, principal)
-            try:
-                return await answer_once(admitted, principal, parts_of(request).idempotency, answer)
-            finally:
-                if required in (Scope.MANAGE, OPERATOR) and request.method != "GET":
-                    parts_of(request).authentication.forget()
+            return await answer_once(admitted, principal, parts_of(request).idempotency, answer)
 
         return answer_principal
 

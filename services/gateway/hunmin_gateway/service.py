@@ -1,6 +1,5 @@
 """The composition root of the gateway: its settings, its parts, its first key."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -111,7 +110,6 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
     mount(app)
     every_s = min(_SETTLE_EVERY_S, settings.lost_after_s)
     lost = LostExchanges(database, ledger, lost_after_s=settings.lost_after_s, every_s=every_s)
-    settling = asyncio.create_task(lost.run())
     worker = batch_worker(platform, settings, parts)
     subscriptions = (
         Subscription("lost-exchanges", USAGE, lost.note),
@@ -123,14 +121,13 @@ async def build(platform: Platform, settings: GatewaySettings) -> AsyncGenerator
             login_parts(platform, settings, database, events, pepper) as login,
             quotas.kept(),
             keys.kept(),
+            lost.settled(),
             events.running(*subscriptions),
             worker.running(),
         ):
             attach_login(app, login)
             yield app
     finally:
-        settling.cancel()
-        await asyncio.gather(settling, return_exceptions=True)
         await ledger.finish()
         await holdings.finish()
 

@@ -92,6 +92,22 @@ class TestReplay:
         content = await studio.http.get(f"/v1/files/{first.json()['id']}/content")
         assert content.content == b"{}\n"
 
+    async def test_of_a_file_however_its_media_type_is_written(self, studio, key):
+        def form(boundary: str, media_type: str) -> dict[str, Any]:
+            parts = [("purpose", "", "batch"), ("file", '; filename="a.jsonl"', "no")]
+            lines = [
+                f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{text}\r\n'
+                for name, more, text in parts
+            ]
+            content = "".join(lines) + f"--{boundary}--\r\n"
+            headers = {"Content-Type": f"{media_type}; boundary={boundary}", "Idempotency-Key": key}
+            return {"content": content, "headers": headers}
+
+        first = await studio.http.post("/v1/files", **form("b0", "Multipart/Form-Data"))
+        second = await studio.http.post("/v1/files", **form("b1", "multipart/form-data"))
+        assert first.status_code == 200, first.text
+        assert_replayed(first, second)
+
     async def test_of_a_refusal_that_would_come_again(self, studio, key):
         first = await post(studio, "/v1/completions", key, json=body(surprise=1))
         assert first.status_code == 400

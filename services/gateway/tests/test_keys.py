@@ -6,20 +6,26 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from hunmin_contracts.errors import HunminError
 from hunmin_contracts.ids import ApiKeyId
+from hunmin_contracts.quotas import LimitName
+from hunmin_contracts.tenancy import Role
 from hunmin_gateway.api import UPLOAD_PATHS
+from hunmin_gateway.keys.authentication import Authentication
 from hunmin_gateway.keys.ring import KeyRing
 from hunmin_gateway.keys.text import digest, new_key, visible_prefix
+from hunmin_gateway.quotas.limits import Limits
 from hunmin_gateway.service import SERVICE
 from hunmin_gateway.tables import ApiKey
 from hunmin_kit.run.errors import StartError
 from hunmin_kit.testing import Running, running
 from hunmin_kit.testing.postgres import fresh_database
-from sqlalchemy import text, update
+from sqlalchemy import event, text, update
+from sqlalchemy.orm import Session
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -38,6 +44,38 @@ class TestAuthentication:
             (info,) = [key.info for key in await ring.list() if key.info.prefix == visible_prefix(studio.key)]
             await ring.revoke(ApiKeyId(info.id))
         assert "was revoked" in await refusal(studio, studio.key)
+
+    async def test_is_not_remembered_as_it_was_before_a_change_that_came_meanwhile(self, studio):
+        async with studio.parts.database.session() as session:
+            key, _ = await KeyRing(session, pepper=studio.parts.pepper).create("default", "new")
+            await Limits(session).set("default", LimitName.REQUESTS_PER_MINUTE, 1000)  # or nothing is remembered
+        statements = studio.parts.database.quick
+
+        class Slow:
+            async def fetch(self, *asked: Any) -> Any:
+                found = await statements.fetch(*asked)
+                authentication.forget()  # between the look-up and its end
+                return found
+
+        authentication = Authentication(Slow(), pepper=studio.parts.pepper)
+        assert (await authentication.principal_of(key)).has_limits
+        assert not authentication._remembered
+
+    async def test_what_is_known_of_keys_is_forgotten_behind_the_change_and_before_its_answer(
+        self, studio, monkeypatch
+    ):
+        steps: list[str] = []
+        event.listen(Session, "after_commit", commit := lambda _: steps.append("commit"))
+        monkeypatch.setattr(studio.parts.authentication, "forget", lambda: steps.append("forget"))
+        async with studio.parts.database.session() as session:
+            key, _ = await KeyRing(session, pepper=studio.parts.pepper).create("default", "owner's", role=Role.OWNER)
+        steps.clear()
+        made = await studio.http.post(
+            "/studio/v1/keys", json={"name": "new"}, headers={"Authorization": f"Bearer {key}"}
+        )
+        event.remove(Session, "after_commit", commit)
+        assert made.status_code == 201, made.text
+        assert steps[-2:] == ["commit", "forget"]
 
     async def test_an_expired_key_is_refused(self, studio):
         async with studio.parts.database.session() as session:

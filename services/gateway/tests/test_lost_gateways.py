@@ -244,11 +244,9 @@ async def test_code_of_a_newer_release_is_an_internal_error(two: Two) -> None:
 
 
 async def test_lost_exchanges_are_settled_again_and_again(two: Two) -> None:
-    settling = asyncio.create_task(two.lost.run())
-    await two.tell(metered())
-    await two.until("SELECT 1 FROM usage", 1)
-    settling.cancel()
-    await asyncio.gather(settling, return_exceptions=True)
+    async with two.lost.settled():
+        await two.tell(metered())
+        await two.until("SELECT 1 FROM usage", 1)
 
 
 async def test_a_gateway_that_would_take_running_requests_for_lost_does_not_start(neighbours) -> None:

@@ -128,6 +128,7 @@ class TestRefusal:
             ({"template": "{name:>3}"}, "template"),
             ({"parameters": "[]"}, "parameters"),
             ({"parameters": "{"}, "parameters"),
+            ({"parameters": '{"user": "\\ud800"}'}, "parameters"),
             ({"parameters": '{"prompt": "a"}'}, "parameters"),
             ({"parameters": '{"max_tokens": -1}'}, "parameters.max_tokens"),
             ({"parameters": '{"stream": true}'}, "parameters.stream"),
@@ -142,6 +143,17 @@ class TestRefusal:
     async def test_names_the_field(self, desk, fields: dict[str, Any], param: str):
         refused = await desk.create(**fields)
         assert (refused.status_code, refused.json()["details"].get("param")) == (400, param), refused.text
+
+    async def test_of_what_would_fill_the_memory_comes_before_it_is_made(self, desk, monkeypatch):
+        monkeypatch.setattr(Template, "fill", lambda *_: pytest.fail("it was filled"))
+        refused = await desk.create(rows=f"a\n{'가' * 30_000}\n", template="{a}" * 600)
+        assert (refused.status_code, refused.json()["details"]["param"]) == (413, "template"), refused.text
+        assert "Line 2: the filled template has more than" in refused.json()["detail"]
+
+    async def test_of_too_much_comes_with_the_first_row_that_is(self, desk, monkeypatch):
+        monkeypatch.setattr("hunmin_gateway.studio.batch_rows.MAX_FILE_BYTES", 1000)
+        refused = await desk.create(rows="a\n" + "가나다라\n" * 100, template="{a}")
+        assert (refused.status_code, "1,000 bytes together" in refused.json()["detail"]) == (413, True), refused.text
 
     async def test_of_a_table_that_is_not_there(self, desk):
         slow = await desk.create(template="!slow{name}", parameters='{"max_tokens": 200}')

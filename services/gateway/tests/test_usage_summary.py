@@ -129,6 +129,12 @@ class TestTable:
         assert response.headers["content-type"] == "text/csv; charset=utf-8"
         return list(csv.DictReader(io.StringIO(response.text)))
 
+    async def test_has_no_cell_that_a_spreadsheet_computes(self, studio):
+        body = {"model": '=HYPERLINK("http://evil")', "prompt": "가"}
+        assert (await studio.http.post("/v1/completions", json=body)).status_code == 404
+        (row,) = await self.table(studio)
+        assert row["model"] == "'" + body["model"]
+
     async def test_is_the_rows_page_by_page(self, studio, monkeypatch):
         monkeypatch.setattr(usage_api, "_TABLE_PAGE", 7)
         for count in (0, 7, 20):  # none, a whole page, some and a part

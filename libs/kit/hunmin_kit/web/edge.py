@@ -180,7 +180,7 @@ class _Body:
 
 
 def _is_file(headers: Headers) -> bool:
-    return headers.get("content-type", "").startswith(_FILES)
+    return headers.get("content-type", "").lower().startswith(_FILES)
 
 
 def _too_large(limit_bytes: int) -> HunminError:

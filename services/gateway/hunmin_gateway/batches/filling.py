@@ -36,6 +36,10 @@ class Template:
             raise _refused(f"{what}. There are: {', '.join(columns)}.")
         return cls(tuple(parts))
 
+    def length(self, fields: Mapping[str, str]) -> int:
+        """Return how many characters `fill` would return."""
+        return sum(len(literal) + (0 if field is None else len(fields[field])) for literal, field in self.parts)
+
     def fill(self, fields: Mapping[str, str]) -> str:
         """Return the text with the values of a row."""
         return "".join(literal + ("" if field is None else fields[field]) for literal, field in self.parts)

@@ -23,7 +23,7 @@ async def fingerprint_of(request: Request) -> str:
     add(request.method.encode())
     add(request.url.path.encode())
     add(request.url.query.encode())
-    if not request.headers.get("content-type", "").startswith(_FORMS):
+    if not request.headers.get("content-type", "").lower().startswith(_FORMS):
         add(await request.body())
         return digest.hexdigest()
     # Each try has another boundary. The form is parsed once: the route finds what is read here.

@@ -52,19 +52,22 @@ class Authentication:
         self._statements = statements
         self._pepper = pepper
         self._remembered: TTLCache[bytes, Principal] = TTLCache(_MOST_REMEMBERED, REMEMBERED_S)
+        self._changes = 0
 
     async def principal_of(self, key: str) -> Principal:
         """Return whom `key` speaks for; raise UNAUTHENTICATED with the reason why it is refused."""
         known = digest(key, pepper=self._pepper)
         principal = self._remembered.get(known)
         if principal is None:
+            changes = self._changes
             principal = await authenticate(self._statements, key, pepper=self._pepper)
-            if principal.has_limits:
+            if principal.has_limits and changes == self._changes:  # or what was found may be of before a change
                 self._remembered[known] = principal
         return principal
 
     def forget(self) -> None:
         """Look at every key again: one may have been changed here."""
+        self._changes += 1
         self._remembered.clear()
 
 

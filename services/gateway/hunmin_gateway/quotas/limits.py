@@ -124,6 +124,12 @@ def _check_scope(name: LimitName, *, model: str, purpose: Purpose | str) -> None
             f"{name} counts all that an account keeps, whatever it is for. Leave the {param} out.",
             param=param,
         )
+    if "@" in model:
+        raise HunminError(
+            ErrorCode.INVALID_PARAMETER,
+            f"{model!r} is a soft prompt, which counts to its base model. Name that one.",
+            param="model",
+        )
     if name is LimitName.RUNNING_JOBS and purpose not in (ANY, Purpose.TUNING):
         raise HunminError(
             ErrorCode.INVALID_PARAMETER,

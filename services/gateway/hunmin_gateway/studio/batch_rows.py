@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from hunmin_contracts.datasets import ROWS, DatasetInfo, DatasetRow, RowsRequest
 from hunmin_contracts.errors import ErrorCode, HunminError
 
-from hunmin_gateway.batches.batch import MAX_FILE_BYTES
+from hunmin_gateway.batches.batch import MAX_FILE_BYTES, MAX_LINE_BYTES
 from hunmin_gateway.batches.filling import Plan, answer_of, custom_id
 from hunmin_gateway.files.store import add_file, blob_key
 from hunmin_gateway.parts import Parts
@@ -39,13 +39,6 @@ async def keep_requests(
     with tempfile.TemporaryFile() as file:
         async for rows in rows_of(dataset, principal, parts):
             await asyncio.to_thread(_write, file, rows, plan, check)
-            if file.tell() > MAX_FILE_BYTES:
-                raise HunminError(
-                    ErrorCode.TOO_LARGE,
-                    f"The requests have more than {MAX_FILE_BYTES:,} bytes together. Shorten the template, or divide "
-                    "the rows into several batches.",
-                    param="template",
-                )
         size = file.tell()
         file.seek(0)
         filename = f"{dataset.name}-{dataset.version}.jsonl"
@@ -60,6 +53,8 @@ async def keep_requests(
 
 def _write(file: BinaryIO, rows: Iterable[DatasetRow], plan: Plan, check: Callable[[str], None]) -> None:
     for row in rows:
+        if plan.template.length(row.fields) > MAX_LINE_BYTES:  # known before it takes memory
+            raise _too_large(f"Line {row.line:,}: the filled template has more than {MAX_LINE_BYTES:,} bytes")
         try:
             check(json.dumps(plan.body(row.fields), ensure_ascii=False))
         except HunminError as error:
@@ -68,6 +63,16 @@ def _write(file: BinaryIO, rows: Iterable[DatasetRow], plan: Plan, check: Callab
             message = f"Line {row.line:,}: {error.message}"
             raise HunminError(error.code, message, **error.details | {"param": place}) from None
         file.write(plan.line(row.line, row.fields))
+        if file.tell() > MAX_FILE_BYTES:
+            raise _too_large(f"The requests have more than {MAX_FILE_BYTES:,} bytes together")
+
+
+def _too_large(what: str) -> HunminError:
+    return HunminError(
+        ErrorCode.TOO_LARGE,
+        f"{what}. Shorten the template, or divide the rows into several batches.",
+        param="template",
+    )
 
 
 async def table(batch: Batch, dataset: DatasetInfo, principal: Principal, parts: Parts) -> AsyncGenerator[bytes, None]:

@@ -195,6 +195,7 @@ def _parameters(form: BatchForm) -> dict[str, Any]:
         raise _refused("system", f"is a message of a chat. Send endpoint={CHAT} with it, or leave it out")
     try:
         parameters = json.loads(form.parameters)
+        json.dumps(parameters, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):
         parameters = None
     if not isinstance(parameters, dict):

@@ -34,6 +34,7 @@ DEFAULT_DAYS = 30  # of a summary
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # no row is older, and there are days before it
 _TABLE_PAGE = 1000  # rows that are read at a time
 _COLUMNS = tuple(UsageRow.model_fields)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet computes (OWASP)
 
 
 class UsageQuery(PageQuery):
@@ -133,7 +134,12 @@ async def _table(first: list[Usage], pages: AsyncGenerator[list[Usage], None]) -
 
 def _cells(row: Usage) -> Iterable[Any]:
     cells = UsageRow.model_validate(row, from_attributes=True).model_dump(mode="json")
-    return [cells[name] for name in _COLUMNS]
+    return [_inert(cells[name]) for name in _COLUMNS]
+
+
+def _inert(cell: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula: a caller may have called for a model of any name."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def _lines(rows: Iterable[Iterable[Any]]) -> str:

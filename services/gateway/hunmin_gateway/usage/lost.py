@@ -6,7 +6,8 @@ left, the engine goes on until it hears of it: what it computed meanwhile is add
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 import structlog
@@ -47,8 +48,17 @@ class LostExchanges:
         call = {"event_id": event.id, "ended_at": event.time, "trace_id": current_trace_id(), **dict(event.data)}
         await session.execute(insert(MeteredCall).values(call))
 
-    async def run(self) -> None:
-        """Settle what is lost, again and again, until cancelled."""
+    @asynccontextmanager
+    async def settled(self) -> AsyncIterator[None]:
+        """Settle what is lost, again and again, as long as the context is open."""
+        settling = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
+
+    async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._every_s)
             try:
