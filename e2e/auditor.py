@@ -109,7 +109,7 @@ class Auditor:
         """Return once nothing has been on its way for a while."""
         deadline, quiet_since = time.monotonic() + within_s, time.monotonic()
         while time.monotonic() - quiet_since < QUIET_S:
-            if waiting := self.waiting():
+            if waiting := self.waiting() or self.unheard():
                 quiet_since = time.monotonic()
                 assert time.monotonic() < deadline, f"{waiting} are still on their way"
             time.sleep(0.3)
@@ -121,6 +121,10 @@ class Auditor:
     def processed(self) -> set[str]:
         """Return the ids of the events whose effect is in the gateway's schema."""
         return {row["event_id"] for row in self._records.rows("SELECT event_id FROM gateway.event_processed")}
+
+    def unheard(self) -> int:
+        """Return how many events the broker has that have no effect yet: consumers come back later than it does."""
+        return len({event["id"] for event in self.told()} - self.processed())
 
     def dead(self) -> int:
         """Return how many events no consumer could handle."""

@@ -243,6 +243,15 @@ async def test_code_of_a_newer_release_is_an_internal_error(two: Two) -> None:
     assert await two.fetch("SELECT error_code FROM usage") == [("internal",)]
 
 
+async def test_all_that_are_lost_are_settled_in_one_turn(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hunmin_gateway.usage.lost._AT_ONCE", 2)
+    await two.tell(*(metered(f"use_{number}", request_id=f"req_{number}") for number in range(5)))
+    await two.until("SELECT 1 FROM metered_calls", 5)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    assert await two.lost.settle() == 5
+    assert len(await two.fetch("SELECT id FROM usage")) == 5
+
+
 async def test_lost_exchanges_are_settled_again_and_again(two: Two) -> None:
     async with two.lost.settled():
         await two.tell(metered())

@@ -69,6 +69,15 @@ class LostExchanges:
     async def settle(self) -> int:
         """Forget the calls of exchanges that are settled, correct those that were cut, and settle those that are lost;
         return how many these were."""
+        settled = 0
+        while True:
+            cut, lost = await self._settle_some()
+            settled += lost
+            if cut < _AT_ONCE and lost < _AT_ONCE:
+                return settled
+
+    async def _settle_some(self) -> tuple[int, int]:
+        """Do so with `_AT_ONCE` of each at most; return how many were cut, and how many lost."""
         async with self._database.session() as session:
             final = select(Usage.id).where(Usage.status != Outcome.CANCELLED)
             await session.execute(delete(MeteredCall).where(MeteredCall.usage_id.in_(final)))
@@ -86,7 +95,7 @@ class LostExchanges:
                 record = _record(calls)
                 await self._ledger.settle(record)
                 _log.warning("usage.exchange.lost", usage_id=usage_id, request_id=record.request_id, calls=len(calls))
-        return len(lost)
+        return len(cut), len(lost)
 
     async def _cut(self, session: AsyncSession) -> Sequence[Row[tuple[Usage, int, int, int]]]:
         """Return the rows of exchanges that were cut and are told of, each with what it lacks of all three counts."""
