@@ -381,18 +381,17 @@ async def test_a_server_that_hangs_up_is_unavailable_and_was_asked_once() -> Non
     assert len(asked) == 1
 
 
-async def test_who_gets_no_connection_finds_the_service_unavailable(services: Running) -> None:
-    if services.url("echo").startswith("http://in-process"):
-        pytest.skip("no connections in one process")
-    transport = NetworkTransport(max_connections=1, connect_s=0.1)
-    client = Client("echo", transport, tracer=trace.NoOpTracer(), base_url=services.url("echo"))
-    async with client.stream(COUNT, CountRequest(n=3, pause_s=30)) as events:
-        await anext(events)
-        with pytest.raises(HunminError, match="than there are connections") as caught:
-            await client.call(ECHO, EchoRequest(text="x"))
-        assert caught.value.code == ErrorCode.UNAVAILABLE
-    assert (await client.call(ECHO, EchoRequest(text="x"))).text == "x"
-    await client.aclose()
+async def test_who_gets_no_connection_finds_the_service_unavailable() -> None:
+    async with running(echo.SERVICE, network=True) as services:
+        transport = NetworkTransport(max_connections=1, connect_s=0.1)
+        client = Client("echo", transport, tracer=trace.NoOpTracer(), base_url=services.url("echo"))
+        async with client.stream(COUNT, CountRequest(n=3, pause_s=30)) as events:
+            await anext(events)
+            with pytest.raises(HunminError, match="than there are connections") as caught:
+                await client.call(ECHO, EchoRequest(text="x"))
+            assert caught.value.code == ErrorCode.UNAVAILABLE
+        assert (await client.call(ECHO, EchoRequest(text="x"))).text == "x"
+        await client.aclose()
 
 
 async def test_closing_a_client_ends_what_it_still_reads(services: Running) -> None:

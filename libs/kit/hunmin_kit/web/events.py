@@ -8,6 +8,7 @@ from fastapi import Response
 from hunmin_contracts.errors import Problem
 from starlette.types import Receive, Scope, Send
 
+from hunmin_kit.background import in_background
 from hunmin_kit.web.edge import ERROR_KEY
 from hunmin_kit.web.errors import problem_of
 
@@ -72,12 +73,8 @@ class EventStream(Response):
         if self._heartbeat_s is None:
             yield
             return
-        heart = asyncio.create_task(self._beat(send, self._heartbeat_s))
-        try:
+        async with in_background(self._beat(send, self._heartbeat_s)):
             yield
-        finally:
-            heart.cancel()
-            await asyncio.gather(heart, return_exceptions=True)
 
     async def _beat(self, send: Send, heartbeat_s: float) -> None:
         while True:

@@ -30,16 +30,9 @@ class NetworkTransport(Transport):
         """
         await self._wait_for_room()
         try:
-            try:
-                return await self._send(request)
-            except aiohttp.ClientConnectorError:
-                return await self._send(request)
-        except BaseException as error:
+            return await self._try_twice(request)
+        except BaseException:
             self._free.release()
-            if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-                raise Unreachable from error
-            if isinstance(error, aiohttp.ClientError):
-                raise BrokenOff from error
             raise
 
     async def aclose(self) -> None:
@@ -55,6 +48,17 @@ class NetworkTransport(Transport):
                 await self._free.acquire()
         except TimeoutError as error:
             raise Crowded from error
+
+    async def _try_twice(self, request: Request) -> Answer:
+        try:
+            try:
+                return await self._send(request)
+            except aiohttp.ClientConnectorError:
+                return await self._send(request)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unreachable from error
+        except aiohttp.ClientError as error:
+            raise BrokenOff from error
 
     async def _send(self, request: Request) -> Answer:
         session = self._opened()

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.ids import AccountId, ProjectId
+from hunmin_kit.background import in_background
 from hunmin_kit.data import Database, LastingWrites
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -92,12 +93,10 @@ class IdempotencyKeys:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Renew leases and forget old keys, as long as the context is open."""
-        keeping = asyncio.create_task(self._keep())
         try:
-            yield
+            async with in_background(self._keep()):
+                yield
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
             await self._writes.finish()
 
     async def renew(self) -> None:

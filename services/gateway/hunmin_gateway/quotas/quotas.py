@@ -5,12 +5,13 @@ What a gateway runs here has a lease that it renews; what a dead one has reserve
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
 from hunmin_contracts.ids import AccountId
 from hunmin_contracts.quotas import LimitName
+from hunmin_kit.background import in_background
 from hunmin_kit.data import Database, NullRefused
 from hunmin_kit.web import Client
 
@@ -66,15 +67,9 @@ class Quotas:
         finally:
             self._running.discard(holder)
 
-    @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
+    def kept(self) -> AbstractAsyncContextManager[None]:
         """Renew leases and sweep, as long as the context is open."""
-        keeping = asyncio.create_task(self._keep())
-        try:
-            yield
-        finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+        return in_background(self._keep())
 
     async def renew(self) -> None:
         """Put off when the leases of what runs here run out, in one statement."""

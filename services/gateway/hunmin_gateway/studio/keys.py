@@ -24,7 +24,7 @@ router = studio_router()
 _READ, _MANAGE = [requires(Scope.READ)], [requires(Scope.MANAGE)]
 _MAX_LIFETIME_S = 100 * 365 * 86_400
 _MAX_OVERLAP_S = 90 * 86_400
-NOT_KEPT = {"Cache-Control": "no-store"}  # an answer with a secret, not with its Idempotency-Key either
+_NOT_KEPT = {"Cache-Control": "no-store"}  # an answer with a secret, not with its Idempotency-Key either
 
 
 class KeyQuery(SearchQuery):
@@ -77,7 +77,7 @@ async def create(
     response: Response,
 ) -> NewApiKey:
     """Make a key, which is shown this once. It has no right that you have not."""
-    response.headers.update(NOT_KEPT)
+    response.headers.update(_NOT_KEPT)
     project = await Projects(session, reach).get(body.project_id or principal.project_id)
     if project.archived_at is not None:
         raise HunminError(ErrorCode.CONFLICT, f"The project {project.name!r} is archived. Restore it before.")
@@ -128,6 +128,6 @@ async def rotate(
     response: Response,
 ) -> NewApiKey:
     """Make a key with the same rights, and refuse the old one after `overlap_s`. You need all of its rights."""
-    response.headers.update(NOT_KEPT)
+    response.headers.update(_NOT_KEPT)
     keys = Keys(session, reach, pepper=parts.pepper)
     return await keys.rotate(key_id, audit, by=principal, overlap=timedelta(seconds=body.overlap_s))

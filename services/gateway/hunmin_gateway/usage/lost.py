@@ -6,8 +6,8 @@ left, the engine goes on until it hears of it: what it computed meanwhile is add
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 
 import structlog
@@ -15,6 +15,7 @@ from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.events import Envelope, UsageMetered
 from hunmin_contracts.ids import AccountId, ApiKeyId, BatchId, ProjectId, RequestId, UsageId
 from hunmin_contracts.usage import Outcome
+from hunmin_kit.background import in_background
 from hunmin_kit.data import Database
 from hunmin_kit.observe.tracing import current_trace_id
 from sqlalchemy import ColumnElement, Interval, Row, cast, delete, func, insert, literal, select
@@ -48,15 +49,9 @@ class LostExchanges:
         call = {"event_id": event.id, "ended_at": event.time, "trace_id": current_trace_id(), **dict(event.data)}
         await session.execute(insert(MeteredCall).values(call))
 
-    @asynccontextmanager
-    async def settled(self) -> AsyncIterator[None]:
+    def settled(self) -> AbstractAsyncContextManager[None]:
         """Settle what is lost, again and again, as long as the context is open."""
-        settling = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            settling.cancel()
-            await asyncio.gather(settling, return_exceptions=True)
+        return in_background(self._run())
 
     async def _run(self) -> None:
         while True:
