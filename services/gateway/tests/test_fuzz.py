@@ -69,6 +69,7 @@ REFUSALS = {
     "cannot be given beside": TWO,
     "more than 1 needs sampling": TWO,
     "running_jobs counts tuning jobs": TWO,
+    "storage_bytes counts all that an account keeps": TWO,
     "is a soft prompt, which counts to its base model": "a schema of names does not tell models from soft prompts",
     "Send some letters": "a name is made of the letters that a text has",
     "the slots take": "no schema adds numbers up",
