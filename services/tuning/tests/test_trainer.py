@@ -252,20 +252,40 @@ def until(is_so: Callable[[], bool], *, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+LEAVING = """
+import os, sys
+from hunmin_tuning.trainer.workers import Workers
+workers = Workers()
+import torch._dynamo  # as the optimizer does
+assert workers.gather([workers.rank]) == [0, 1]
+joined = len(os.listdir("/proc/self/task"))
+workers.close()
+threads = len(os.listdir("/proc/self/task"))
+sys.exit(None if joined > threads == 1 else f"{threads} of {joined} threads are left")
+"""
+
+
+def run_two(*command: str) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, *command], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
 class TestProcesses:
     def test_two_workers_learn_what_one_does(self, make, tiny: Path) -> None:
         parameters = FAST.model_copy(update={"epochs": 2, "batch_size": 15, "accumulation": 2})
         one, two = (make(name, tiny, hyperparameters=parameters) for name in ("one", "two"))
         expected = run(one)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, "-m", "hunmin_tuning.trainer", two.job.parent], check=True, env=environment)
+        run_two("-m", "hunmin_tuning.trainer", str(two.job.parent))
         found = TuningResult.model_validate_json(two.result.read_bytes())
         for name in ("train_loss", "validation_loss"):
             assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-4)
         for ours, theirs in zip(read_metrics(one.metrics), read_metrics(two.metrics), strict=True):
             assert theirs.loss == pytest.approx(ours.loss, rel=1e-4)
         assert found.tuned.loss == pytest.approx(expected.tuned.loss, rel=1e-3)
+
+    def test_no_thread_of_the_group_outlives_it(self) -> None:
+        """One that frees a tensor while the interpreter ends aborts the process, now and then."""
+        run_two("--no-python", sys.executable, "-c", LEAVING)
 
     def test_the_exit_status_says_how_it_ended(self, make, tiny: Path) -> None:
         files = make("job", tiny, hyperparameters=FAST.model_copy(update={"epochs": 1000}))

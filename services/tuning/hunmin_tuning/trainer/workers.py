@@ -5,6 +5,11 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Its functions take the group that there is at their import as their default, and torch's optimizers import them. After
+# init_process_group they would keep the group past `close`, and its threads into the interpreter's end, where one that
+# frees a tensor aborts the process.
+import torch.distributed.nn
 from torch import Tensor
 
 ItemT = TypeVar("ItemT")
