@@ -76,9 +76,9 @@ class Topic(Generic[DataT]):
 
 
 class UsageMetered(EventModel):
-    """An accepted call to generation has ended, however: `outcome`, and what was computed for it until then.
+    """A call to generation has ended, however: `outcome`, and what was computed for it until then. Refusals have none.
 
-    An exchange of the gateway (`usage_id`, the subject) may make several calls, each with an event of its own.
+    An exchange of the gateway (`usage_id`, the subject) may make several `calls`, each with an event of its own.
     `key_id`, `endpoint` and `started_at` are the exchange's. `backward_tokens` are positions that a backward pass went
     through.
     """
@@ -96,6 +96,7 @@ class UsageMetered(EventModel):
     outcome: Outcome
     error_code: str | None  # of a failed one; any text, since there will be other codes
     batch_id: BatchId | None = None  # whose line the exchange was
+    calls: int | None = Field(default=None, ge=1)  # None: told by a release that did not know
 
 
 class BatchChanged(EventModel):

@@ -3,6 +3,8 @@
 from datetime import date, datetime
 from enum import StrEnum
 
+from pydantic import Field
+
 from hunmin_contracts.errors import ErrorCode
 from hunmin_contracts.ids import ApiKeyId, BatchId, ProjectId, RequestId, UsageId
 from hunmin_contracts.page import Page
@@ -25,6 +27,7 @@ class CallOrigin(Schema):
     endpoint: str
     started_at: datetime
     batch_id: BatchId | None = None  # whose line it is
+    calls: int = Field(default=1, ge=1)  # how many the exchange makes
 
 
 class UsageRow(Schema):

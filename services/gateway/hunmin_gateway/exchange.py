@@ -45,6 +45,7 @@ class Meter:
     """Counts tokens as they are reported, so that the count is right wherever a call is cut."""
 
     def __init__(self) -> None:
+        self.is_running = False  # whether there may be calls to count: there is room for them
         self._calls: dict[int, Tokens] = {}
         self._prompt: dict[int, int] = {}
         self._completion: dict[tuple[int, int], int] = {}
@@ -126,6 +127,7 @@ class Exchange(Generic[RequestT]):
             endpoint=self.endpoint,
             started_at=self.started_at,
             batch_id=batch_id,
+            calls=len(self.requests),
         )
         self._change(origin=origin)
         if batch_id is not None:

@@ -63,6 +63,7 @@ class Pipeline:
             Settlement(exchange, self._ledger),
             self._quotas.reserved(exchange),
         ):
+            exchange.meter.is_running = True
             yield exchange.meter
 
 
@@ -107,6 +108,7 @@ class Settlement:
                 batch_id=exchange.principal.batch_id,
                 reserved_for=None if model is None else ReservedFor(model, exchange.purpose),
                 trace_id=exchange.trace_id,
+                is_awaited=outcome is Outcome.CANCELLED and exchange.meter.is_running,
             )
         )
 

@@ -40,7 +40,7 @@ from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.lost import LostExchanges
 from hunmin_gateway.welcome import Welcome
 
-_SETTLE_EVERY_S = 30.0
+_SETTLE_EVERY_S = 1.0  # as long as room may be held that a cut request did not need
 
 
 def _a_key(value: SecretStr) -> SecretStr:

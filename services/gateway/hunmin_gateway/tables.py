@@ -228,7 +228,7 @@ class QuotaCounter(Table):
 
 
 class QuotaReservation(Table):
-    """What a running request has reserved of one limit, until its lease runs out.
+    """What a running request has reserved of one limit, until its lease runs out; of one that was cut, the rest.
 
     One that was swept has given its amount back; it is kept for a late settlement.
     """
@@ -268,6 +268,7 @@ class MeteredCall(Table):
     started_at: Mapped[datetime]  # of the exchange
     batch_id: Mapped[str | None]
     trace_id: Mapped[str | None]
+    calls: Mapped[int | None]  # that the exchange makes
     ended_at: Mapped[datetime]  # of the call
     noted_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 

@@ -9,7 +9,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -68,6 +68,7 @@ from hunmin_gateway.keys.text import new_key
 from hunmin_gateway.parts import Parts, parts_of_app
 from hunmin_gateway.service import SERVICE
 from hunmin_gateway.tables import ApiKey
+from hunmin_generation.usage import UsageEvents
 from hunmin_kit.run import Platform, Service, Settings
 from hunmin_kit.testing import Running, running
 from hunmin_kit.web import current_request_id, serve
@@ -85,7 +86,7 @@ class ServiceSettings(Settings):
 
 @dataclass
 class Parrot:
-    """The generation service of the tests: what it was asked, and how many sequences run.
+    """The generation service of the tests: what it was asked, and how many sequences run. It tells of completions.
 
     `metered` is how many tokens of prompt and completions it has told of, by the id of the request.
     """
@@ -102,6 +103,22 @@ class Parrot:
 
     def service(self) -> Service[ServiceSettings]:
         """Return it as a service."""
+
+        @asynccontextmanager
+        async def build(platform: Platform, _: ServiceSettings) -> AsyncIterator[FastAPI]:
+            events = platform.events()
+            usage = UsageEvents(events, platform.database())
+            app = platform.app(title="generation", upload_paths=[IMPORT.path])
+            app.include_router(self._routes(usage))
+            async with events.running():
+                yield app
+            await usage.finish()
+
+        return Service(
+            name="generation", settings=ServiceSettings, build=build, migrations="hunmin_generation.migrations"
+        )
+
+    def _routes(self, usage: UsageEvents) -> APIRouter:
         router = APIRouter()
 
         @serve(router, MODELS)
@@ -116,8 +133,10 @@ class Parrot:
             self.origins.append(request.origin)
             self.running += request.n
             try:
-                async for event in self._answer(request):
-                    yield GenerateEvent(event)
+                async with usage.metered(request) as meter, aclosing(self._answer(request)) as events:
+                    async for event in events:
+                        meter.count(event)
+                        yield GenerateEvent(event)
             finally:
                 self.running -= request.n
 
@@ -134,7 +153,7 @@ class Parrot:
 
         self._mount_measures(router)
         _mount_scores(router)
-        return _service("generation", router, upload_paths=[IMPORT.path])
+        return router
 
     def _mount_measures(self, router: APIRouter) -> None:
         def measured(request: object, **counts: int) -> Measurement:

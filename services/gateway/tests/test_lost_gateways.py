@@ -144,7 +144,7 @@ async def test_exchange_that_may_still_run_is_left_to_its_gateway(two: Two) -> N
 
 
 async def settled(two: Two, status: str) -> None:
-    """Let a gateway have settled an exchange, for which a limit of tokens had room."""
+    """Let a gateway have settled an exchange of 11 tokens. Of a cut one it holds the rest of 30."""
     await two.fetch(
         "INSERT INTO usage (id, request_id, account_id, key_id, model, endpoint, prompt_tokens, completion_tokens, "
         "status, started_at, duration_s, trace_id) "
@@ -153,12 +153,13 @@ async def settled(two: Two, status: str) -> None:
     )
     if status == "cancelled":
         await two.fetch(
-            "INSERT INTO quota_reservations (usage_id, limit_id, name, begins_at, amount, expires_at, swept_at) "
-            "VALUES ('use_1', 'limit_1', 'tokens_per_month', '2026-11-01', 30, now(), now()) RETURNING 1"
+            "INSERT INTO quota_reservations (usage_id, limit_id, name, begins_at, amount, expires_at) "
+            "VALUES ('use_1', 'limit_1', 'tokens_per_month', '2026-11-01', 19, now()) RETURNING 1"
         )
     await two.fetch(
-        "INSERT INTO quota_counters (limit_id, begins_at, used, reserved) VALUES ('limit_1', '2026-11-01', 11, 0) "
-        "RETURNING 1"
+        "INSERT INTO quota_counters (limit_id, begins_at, used, reserved) "
+        "VALUES ('limit_1', '2026-11-01', 11, :reserved) RETURNING 1",
+        reserved=19 if status == "cancelled" else 0,
     )
 
 
@@ -196,7 +197,32 @@ async def test_cut_exchange_of_which_the_engine_tells_the_same_needs_no_correcti
     await asyncio.sleep(LOST_AFTER_S + 0.1)
     assert await two.lost.settle() == 0
     assert await two.fetch("SELECT id FROM usage") == [("use_1",)]
+    assert await two.fetch("SELECT used, reserved FROM quota_counters") == [(11, 0)]
     assert await two.fetch("SELECT 1 FROM metered_calls") == []
+
+
+async def test_cut_exchange_is_corrected_as_soon_as_all_of_its_calls_are_told_of(two: Two, monkeypatch) -> None:
+    monkeypatch.setattr(two.lost, "_quiet_s", 3600)
+    await settled(two, "cancelled")
+    await two.tell(metered(prompt_tokens=2, completion_tokens=4, calls=2))
+    await two.until("SELECT 1 FROM metered_calls", 1)
+    await two.lost.settle()
+    assert await two.fetch("SELECT used, reserved FROM quota_counters") == [(11, 19)]
+    await two.tell(metered(prompt_tokens=3, completion_tokens=4, calls=2))
+    await two.until("SELECT 1 FROM metered_calls", 2)
+    await two.lost.settle()
+    assert await two.fetch("SELECT used, reserved FROM quota_counters") == [(13, 0)]
+    assert await two.fetch("SELECT 1 FROM metered_calls") == []
+
+
+async def test_cut_exchange_of_which_a_call_is_never_told_of_keeps_what_its_gateway_knew(two: Two) -> None:
+    await settled(two, "cancelled")
+    await two.tell(metered(prompt_tokens=2, completion_tokens=4, calls=2))
+    await two.until("SELECT 1 FROM metered_calls", 1)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    await two.lost.settle()
+    assert await two.fetch("SELECT id FROM usage") == [("use_1",)]
+    assert await two.fetch("SELECT used, reserved FROM quota_counters") == [(11, 0)]
 
 
 @pytest.mark.parametrize(

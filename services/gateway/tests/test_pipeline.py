@@ -193,7 +193,7 @@ class TestMetered:
 
     async def test_settles_the_last_that_each_call_told(self):
         ledger = ListLedger()
-        async with Pipeline(ScriptedGeneration(), ledger, Free()).metered(exchange()) as meter:
+        async with Pipeline(ScriptedGeneration(), ledger, Free()).metered(exchange("a")) as meter:
             meter.record(Tokens(prompt=3))
             meter.record(Tokens(prompt=3, backward=20))
             meter.record(Tokens(prompt=4, completion=2), call=1)
@@ -213,7 +213,7 @@ class TestMetered:
         ledger = ListLedger()
 
         async def call() -> None:
-            async with Pipeline(ScriptedGeneration(), ledger, Free()).metered(exchange()) as meter:
+            async with Pipeline(ScriptedGeneration(), ledger, Free()).metered(exchange("a")) as meter:
                 meter.record(Tokens(prompt=3, backward=20))
                 raise error
 
@@ -221,3 +221,4 @@ class TestMetered:
             await call()
         (row,) = ledger
         assert (row.status, row.backward_tokens, row.error_code) == (status, backward, code)
+        assert row.is_awaited is (status is Outcome.CANCELLED)

@@ -4,12 +4,13 @@ import asyncio
 import random
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hunmin_contracts.errors import ErrorCode, HunminError
 from hunmin_contracts.generation import GenerateRequest
-from hunmin_contracts.ids import ApiKeyId, ProjectId, RequestId
+from hunmin_contracts.ids import ApiKeyId, ProjectId, RequestId, UsageId
 from hunmin_contracts.quotas import LimitName
 from hunmin_contracts.tenancy import SCOPES, KeyKind, Role
 from hunmin_contracts.usage import Outcome
@@ -58,7 +59,14 @@ class Desk:
         )
         return Exchange(RequestId("req_1"), principal, "/v1/completions", MODEL, [request])
 
-    def record(self, exchange: Exchange, *, tokens: int = 4, status: Outcome = Outcome.SUCCEEDED) -> UsageRecord:
+    def record(
+        self,
+        exchange: Exchange,
+        *,
+        tokens: int = 4,
+        status: Outcome = Outcome.SUCCEEDED,
+        is_awaited: bool = False,
+    ) -> UsageRecord:
         model = exchange.reserved_model
         return UsageRecord(
             id=exchange.id,
@@ -76,6 +84,15 @@ class Desk:
             started_at=datetime.now(UTC),
             duration_s=0.1,
             reserved_for=None if model is None else ReservedFor(model, exchange.purpose),
+            is_awaited=is_awaited,
+        )
+
+    async def cut(self, exchange: Exchange, *, tokens: int = 4) -> UsageRecord:
+        """Settle it with what was known when its client left; return the row that adds two tokens to that."""
+        row = self.record(exchange, tokens=tokens, status=Outcome.CANCELLED, is_awaited=True)
+        await self.ledger.settle(row)
+        return replace(
+            row, id=UsageId(f"{row.id}_c"), corrects=row.id, prompt_tokens=2, reserved_for=None, is_awaited=False
         )
 
     async def reserve(self, exchange: Exchange) -> None:
@@ -261,6 +278,49 @@ class TestCancelled:
         assert await taken(studio) == (0, 0)
         assert [row["status"] for row in await studio.usage()] == ["cancelled"]
 
+    async def test_holds_what_the_engine_may_still_tell_of_and_nothing_of_what_runs_at_a_time(self, studio):
+        await limit(studio, tokens_per_month=COST + 4, concurrent_requests=1)
+        desk = Desk(studio)
+        await desk.reserve(left := desk.exchange())
+        correction = await desk.cut(left)
+        assert await taken(studio) == (4, COST - 4)
+        with pytest.raises(HunminError, match="tokens_per_month"):
+            await desk.reserve(desk.exchange())
+        for _ in range(2):
+            await desk.ledger.settle(correction)
+            assert await taken(studio) == (6, 0)
+        assert await reservations(studio) == 0
+
+    async def test_gives_the_rest_back_where_the_engine_tells_the_same(self, studio):
+        await limit(studio, tokens_per_month=COST + 4)
+        desk = Desk(studio)
+        await desk.reserve(left := desk.exchange())
+        await desk.cut(left)
+        for _ in range(2):
+            await desk.ledger.release(left.id)
+            assert await taken(studio) == (4, 0)
+        assert await reservations(studio) == 0
+
+    async def test_gives_it_back_with_its_lease_if_the_engine_tells_nothing_and_counts_what_it_tells_later(
+        self, studio
+    ):
+        await limit(studio, tokens_per_month=COST + 4)
+        desk = Desk(studio, lease_s=SHORT_S)
+        await desk.reserve(left := desk.exchange())
+        correction = await desk.cut(left)
+        await asyncio.sleep(2 * SHORT_S)
+        await desk.quotas.sweep()
+        assert await taken(studio) == (4, 0)
+        await desk.ledger.settle(correction)
+        assert await taken(studio) == (6, 0)
+
+    async def test_that_used_all_it_had_reserved_holds_nothing(self, studio):
+        await limit(studio, tokens_per_month=COST, requests_per_minute=9)
+        desk = Desk(studio)
+        await desk.reserve(left := desk.exchange())
+        await desk.cut(left, tokens=COST)
+        assert await taken(studio) == (COST, 0)
+
 
 class TestLocks:
     """Deadlocks are ruled out by an order, and each statement is looked at while it waits."""
@@ -319,6 +379,13 @@ async def counters(session, studio) -> list[str]:
         select(QuotaLimit.id).where(QuotaLimit.account_id == studio.account_id).order_by(QuotaLimit.id)
     )
     return list(found)
+
+
+async def reservations(studio) -> int:
+    """Return how many the account has, those that were swept among them."""
+    async with studio.parts.database.session() as session:
+        held = "SELECT count(*) FROM quota_reservations JOIN quota_limits ON id = limit_id WHERE account_id = :id"
+        return await session.scalar(text(held), {"id": studio.account_id})
 
 
 async def lock(session, table: str, limit_id: str) -> None:

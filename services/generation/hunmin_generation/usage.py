@@ -29,7 +29,7 @@ class Call(Protocol):
 
 
 class Meter:
-    """What a call used so far. One that was not accepted has used nothing, and is not told of."""
+    """What a call used so far. One that was not accepted has used nothing."""
 
     def __init__(self) -> None:
         self.is_accepted = False
@@ -69,7 +69,10 @@ class UsageEvents:
 
     @asynccontextmanager
     async def metered(self, call: Call) -> AsyncIterator[Meter]:
-        """Make the call inside the context, and tell the meter what it uses; leaving it tells that it has ended."""
+        """Make the call inside the context, and tell the meter what it uses; leaving it tells that it has ended.
+
+        One that is refused is not told of. One that is cut before it was accepted is: room is held until its word.
+        """
         meter, outcome, code = Meter(), Outcome.SUCCEEDED, None
         try:
             yield meter
@@ -80,7 +83,7 @@ class UsageEvents:
                 code = error.code if isinstance(error, HunminError) else ErrorCode.INTERNAL
             raise
         finally:
-            if meter.is_accepted and call.origin is not None:
+            if call.origin is not None and (meter.is_accepted or outcome is Outcome.CANCELLED):
                 self._tell(call, call.origin, meter, outcome, code)
 
     async def finish(self) -> None:
@@ -102,6 +105,7 @@ class UsageEvents:
             outcome=outcome,
             error_code=code,
             batch_id=origin.batch_id,
+            calls=origin.calls,
         )
         event_id = new_event_id()  # one event, though it may be written twice
         self._writes.start(  # no answer waits for it

@@ -107,7 +107,7 @@ async def test_stream_whose_caller_left_is_told_with_what_was_generated(service:
     assert usage.prompt_tokens > 0
 
 
-async def test_call_that_was_never_accepted_is_not_told(service: Running) -> None:
+async def test_call_that_is_refused_is_not_told(service: Running) -> None:
     with pytest.raises(HunminError):
         async with service.client("generation").stream(GENERATE, GenerateRequest(**CALL, prompt="가" * 500)):
             pass
@@ -150,6 +150,18 @@ async def test_call_that_is_told_again_is_the_same_event(service: Running) -> No
     await usage.finish()
     first, second = await told(service)
     assert first.id == second.id
+
+
+async def test_call_that_is_cut_before_it_was_accepted_is_told_of_as_one_of_its_exchange(service: Running) -> None:
+    platform = service.platform("generation")
+    usage = UsageEvents(platform.events(), platform.database())
+    request = GenerateRequest(**CALL | {"origin": ORIGIN.model_copy(update={"calls": 3})}, prompt="이")
+    with request_context(RequestId("req_1")), pytest.raises(asyncio.CancelledError):
+        async with usage.metered(request):
+            raise asyncio.CancelledError
+    await usage.finish()
+    event = await one_told(service)
+    assert (event.outcome, event.prompt_tokens, event.completion_tokens, event.calls) == ("cancelled", 0, 0, 3)
 
 
 async def test_scores_are_told(service: Running) -> None:

@@ -37,7 +37,7 @@ FROM taken WHERE counter.limit_id = taken.limit_id AND counter.begins_at = taken
 """)
 
 # Gives it back, once: who comes a second time finds nothing, and what was swept is given back already.
-_GIVE_BACK = text("""
+GIVE_BACK = text("""
 WITH held AS (
     SELECT usage_id, limit_id, begins_at, CASE WHEN swept_at IS NULL THEN amount ELSE 0 END AS amount
     FROM quota_reservations WHERE usage_id = :holder
@@ -70,7 +70,7 @@ class Holdings:
 
     async def give_back(self, holder: str) -> None:
         """Hold it no more."""
-        await self._write(_GIVE_BACK, holder)
+        await self._write(GIVE_BACK, holder)
 
     async def fail(self, holder: str, error: HunminError) -> None:
         """Give it back if what should hold it is not there; if nobody knows, its lease will."""
@@ -99,4 +99,4 @@ async def told_to_be_there(session: AsyncSession, holder: str) -> None:
 
 async def told_to_be_gone(session: AsyncSession, holder: str) -> None:
     """Hold it no more, in this transaction."""
-    await session.execute(_GIVE_BACK, {"holder": holder})
+    await session.execute(GIVE_BACK, {"holder": holder})

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 
 import structlog
+from hunmin_contracts.ids import UsageId
 from hunmin_kit.data import Database, LastingWrites
 from hunmin_kit.data.writing import PATIENCE_S
 from sqlalchemy import select
@@ -14,7 +15,7 @@ from hunmin_gateway.paging import Part, paged
 from hunmin_gateway.tables import Usage
 from hunmin_gateway.tenancy.reach import Reach
 from hunmin_gateway.usage.record import UsageRecord
-from hunmin_gateway.usage.settling import SETTLE, settling
+from hunmin_gateway.usage.settling import RELEASE, SETTLE, settling
 
 _log = structlog.get_logger()
 
@@ -36,6 +37,10 @@ class UsageLedger:
             on_loss=lambda error: _log.error("usage.row.lost", row=asdict(record), exc_info=error),
         )
         await asyncio.shield(writing)
+
+    async def release(self, usage_id: UsageId) -> None:
+        """Give back what is still held for a request that was cut: its row has all that the engine computed."""
+        await self._statements.fetch(RELEASE, {"holder": usage_id})
 
     async def finish(self) -> None:
         """Wait for the rows that are still being written."""

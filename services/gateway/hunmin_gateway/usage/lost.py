@@ -2,7 +2,8 @@
 
 A gateway settles its own exchanges. One that was killed leaves no row of usage; when that has been missing for so long
 that nobody can be about to write it, it is written here, from the events of the exchange's calls. And where a client
-left, the engine goes on until it hears of it: what it computed meanwhile is added by a row that corrects the first.
+left, the engine goes on until it hears of it: what it computed meanwhile is added by a row that corrects the first, as
+soon as all calls are told of. Until then quotas hold the room that it may have taken (usage/settling.py).
 """
 
 import asyncio
@@ -18,14 +19,14 @@ from hunmin_contracts.usage import Outcome
 from hunmin_kit.background import in_background
 from hunmin_kit.data import Database
 from hunmin_kit.observe.tracing import current_trace_id
-from sqlalchemy import ColumnElement, Interval, Row, cast, delete, func, insert, literal, select
+from sqlalchemy import ColumnElement, Interval, Row, cast, delete, func, insert, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.tables import MeteredCall, Usage
 from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.record import UsageRecord
 
-_QUIET_S = 60.0  # since the last event of an exchange: those of its other calls come with it
+_QUIET_S = 60.0  # since the last event of an exchange: one that has not come by then was lost with generation
 _AT_ONCE = 100
 _COUNTS = ("prompt_tokens", "completion_tokens", "backward_tokens")
 _log = structlog.get_logger()
@@ -81,6 +82,8 @@ class LostExchanges:
         for row, *untold in cut:
             if any(untold):
                 await self._ledger.settle(_correction(row, *untold))
+            else:
+                await self._ledger.release(UsageId(row.id))
             async with self._database.session() as session:
                 await session.execute(delete(MeteredCall).where(MeteredCall.usage_id == row.id))
         for usage_id in lost:
@@ -93,14 +96,22 @@ class LostExchanges:
         return len(cut), len(lost)
 
     async def _cut(self, session: AsyncSession) -> Sequence[Row[tuple[Usage, int, int, int]]]:
-        """Return the rows of exchanges that were cut and are told of, each with what it lacks of all three counts."""
+        """Return the rows of exchanges that were cut and are told of, each with what it lacks of all three counts.
+
+        If one of several calls is never told of, what the row knew may be more than what the others come to.
+        """
         told = (
             select(MeteredCall.usage_id, *(func.sum(getattr(MeteredCall, name)).label(name) for name in _COUNTS))
             .group_by(MeteredCall.usage_id)
-            .having(func.max(MeteredCall.noted_at) < func.clock_timestamp() - _seconds(self._quiet_s))
+            .having(
+                or_(
+                    func.count() >= func.max(MeteredCall.calls),
+                    func.max(MeteredCall.noted_at) < func.clock_timestamp() - _seconds(self._quiet_s),
+                )
+            )
             .subquery()
         )
-        lacking = [told.c[name] - getattr(Usage, name) for name in _COUNTS]
+        lacking = [func.greatest(told.c[name] - getattr(Usage, name), 0) for name in _COUNTS]
         cut = select(Usage, *lacking).join(told, told.c.usage_id == Usage.id)
         return (await session.execute(cut.where(Usage.status == Outcome.CANCELLED).limit(_AT_ONCE))).all()
 
@@ -164,6 +175,7 @@ def _record(calls: Sequence[MeteredCall]) -> UsageRecord:
         duration_s=max((ended_at - first.started_at).total_seconds(), 0.0),
         batch_id=None if first.batch_id is None else BatchId(first.batch_id),
         trace_id=first.trace_id,
+        is_awaited=status is Outcome.CANCELLED and len(calls) < (first.calls or 0),
     )
 
 

@@ -38,4 +38,5 @@ class UsageRecord:
     corrects: UsageId | None = None  # the row that this one adds to, since the engine has told more than was known then
     batch_id: BatchId | None = None
     reserved_for: ReservedFor | None = None  # no column; None: nothing was reserved here
+    is_awaited: bool = False  # no column; whether the engine is still to tell what it computed
     trace_id: str | None = None

@@ -1,4 +1,4 @@
-"""The statement that ends a request: its row of usage, and what quotas hold for it, together or not at all."""
+"""The statements that end a request: its row of usage, and what quotas hold for it, together or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,40 +9,46 @@ from hunmin_kit.data import Quick
 from sqlalchemy import text
 
 from hunmin_gateway.quotas.amounts import KINDS, Amounts
+from hunmin_gateway.quotas.holdings import GIVE_BACK
 from hunmin_gateway.usage.record import UsageRecord
 
-_COLUMNS = [field.name for field in fields(UsageRecord) if field.name != "reserved_for"]
+_COLUMNS = [field.name for field in fields(UsageRecord) if field.name not in {"reserved_for", "is_awaited"}]
 _VALUES = {name: f":{name}" for name in _COLUMNS} | {
     "project_id": "coalesce(CAST(:project_id AS text), (SELECT project_id FROM api_keys WHERE api_keys.id = :key_id))"
 }
 
 # The row's id is the key: who writes it a second time writes nothing, and settles nothing. What a sweep gave back is
 # not given back again, but what was used counts all the same, in the minute and the month in which the request began.
-# What is held for a request that was cut is kept as if it were swept: the engine may tell more of it, and that counts
-# there too (usage/lost.py). A reservation that PostgreSQL has lost in a crash, since no commit of one waits for the
-# disk (hunmin_kit.data.quick), is found missing here: what was used counts in the limits that applied.
+# Of a request that was cut the rest is held on, of tokens though not of what runs at a time: what the engine computed
+# before it knew has room when it is told (usage/lost.py). If it never is, the lease runs out, which nobody renews.
+# A reservation that PostgreSQL has lost in a crash, since no commit of one waits for the disk (hunmin_kit.data.quick),
+# is found missing here: what was used counts in the limits that applied.
 SETTLE = Quick(
     text(f"""
 WITH written AS (
     INSERT INTO usage ({", ".join(_VALUES)}) VALUES ({", ".join(_VALUES.values())})
-    ON CONFLICT DO NOTHING RETURNING coalesce(corrects, id) AS id, status <> 'cancelled' AS is_final
+    ON CONFLICT DO NOTHING RETURNING coalesce(corrects, id) AS id
+), reserved AS (
+    SELECT usage_id, limit_id, begins_at, name, CASE WHEN swept_at IS NULL THEN amount ELSE 0 END AS amount
+    FROM quota_reservations JOIN written ON usage_id = written.id
+    FOR UPDATE OF quota_reservations
 ), held AS (
-    SELECT held.usage_id, held.limit_id, held.begins_at, held.name, written.is_final,
-           CASE WHEN held.swept_at IS NULL THEN held.amount ELSE 0 END AS amount
-    FROM quota_reservations AS held JOIN written ON held.usage_id = written.id
-    FOR UPDATE OF held
+    SELECT reserved.*, coalesce(spent.amount, 0) AS spent,
+           CASE WHEN :is_awaited THEN greatest(reserved.amount - spent.amount, 0) ELSE 0 END AS rest
+    FROM reserved
+    LEFT JOIN unnest(CAST(:spent_names AS text[]), CAST(:spent_amounts AS bigint[])) AS spent (name, amount)
+              ON spent.name = reserved.name
 ), deleted AS (
     DELETE FROM quota_reservations AS gone USING held
-    WHERE held.is_final AND gone.usage_id = held.usage_id AND gone.limit_id = held.limit_id
+    WHERE NOT :is_awaited AND gone.usage_id = held.usage_id AND gone.limit_id = held.limit_id
 ), kept AS (
-    UPDATE quota_reservations AS swept SET swept_at = coalesce(swept.swept_at, statement_timestamp()) FROM held
-    WHERE NOT held.is_final AND swept.usage_id = held.usage_id AND swept.limit_id = held.limit_id
+    UPDATE quota_reservations AS kept
+    SET amount = held.rest, swept_at = CASE WHEN held.rest > 0 THEN NULL ELSE statement_timestamp() END FROM held
+    WHERE :is_awaited AND kept.usage_id = held.usage_id AND kept.limit_id = held.limit_id
 ), settled AS (
-    SELECT counter.limit_id, counter.begins_at, held.amount, coalesce(spent.amount, 0) AS spent
+    SELECT counter.limit_id, counter.begins_at, held.amount - held.rest AS amount, held.spent
     FROM held
     JOIN quota_counters AS counter ON counter.limit_id = held.limit_id AND counter.begins_at = held.begins_at
-    LEFT JOIN unnest(CAST(:spent_names AS text[]), CAST(:spent_amounts AS bigint[])) AS spent (name, amount)
-              ON spent.name = held.name
     ORDER BY counter.limit_id, counter.begins_at
     FOR UPDATE OF counter
 ), missed AS (
@@ -68,6 +74,8 @@ FROM settled WHERE counter.limit_id = settled.limit_id AND counter.begins_at = s
 """)  # noqa: S608  # the names are those of our own fields
 )
 
+RELEASE = Quick(GIVE_BACK)
+
 
 def settling(record: UsageRecord) -> Mapping[str, Any]:
     """Return what SETTLE is given: a failed request costs nothing, not even the request, and a correction is none."""
@@ -76,6 +84,7 @@ def settling(record: UsageRecord) -> Mapping[str, Any]:
         "spent_names": [*spent],
         "spent_amounts": [*spent.values()],
         "spent_spans": [KINDS[name].span for name in spent],
+        "is_awaited": record.is_awaited,
         "base_model": None if reserved is None else reserved.model,
         "purpose": None if reserved is None else reserved.purpose,
     }
