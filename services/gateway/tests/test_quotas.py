@@ -19,7 +19,7 @@ from sqlalchemy import select
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MODEL = "team/parrot"
-WITHIN_S = 5
+WITHIN_S = 15
 MINUTE_S = 60
 NEEDED_S = 10  # of a minute, for a test that counts within one
 
@@ -64,8 +64,9 @@ class TestTokens:
         while (now := await taken(studio, LimitName.TOKENS_PER_MONTH))[1]:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
-        (row,) = await studio.usage()
-        assert now == (row["prompt_tokens"] + row["completion_tokens"], 0)
+        rows = await studio.usage()
+        assert {row["status"] for row in rows} == {"cancelled"}
+        assert now == (sum(row["prompt_tokens"] + row["completion_tokens"] for row in rows), 0)
         assert 6 <= now[0] < 85
 
     async def test_are_those_of_every_prompt_and_choice(self, studio):
@@ -256,7 +257,7 @@ class TestHeaders:
         headers = (await complete(studio)).headers
         assert headers["x-ratelimit-limit-requests"] == "5"
         assert headers["x-ratelimit-remaining-requests"] == "4"
-        assert 1 <= int(headers["x-ratelimit-reset-requests"].removesuffix("s")) <= MINUTE_S
+        assert headers["x-ratelimit-reset-requests"] in ["1m0s", *(f"{left}s" for left in range(1, MINUTE_S))]
         assert (headers["x-ratelimit-limit-tokens"], headers["x-ratelimit-remaining-tokens"]) == ("50", "42")
         assert headers["x-ratelimit-reset-tokens"].endswith("s")
 
