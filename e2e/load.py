@@ -114,8 +114,8 @@ class Load:
                 self.answers.append(Answer(request_id, tokens))
 
 
-def went_on(load: Load, count: int = 5) -> None:
-    """Wait until so many more answers have come."""
+def went_on(load: Load, count: int = CLIENTS + 1) -> None:
+    """Wait until so many more answers have come: with one more than there are clients, one was asked for since then."""
     begin, deadline = sum(one.tokens is not None for one in load.answers), time.monotonic() + 90
     while sum(one.tokens is not None for one in load.answers) < begin + count:
         assert time.monotonic() < deadline, "no answers come any more"

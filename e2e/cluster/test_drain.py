@@ -6,7 +6,7 @@ import time
 import pytest
 from auditor import check
 from cluster.kube import NAMESPACE, SERVICES, nodes, pods, ready, replicas, run, wait_until_ready
-from load import CLIENTS, Load, went_on
+from load import Load, went_on
 
 # Bundled servers have one pod each, and no budget: a drain that takes them is an outage by itself.
 OURS = f"app.kubernetes.io/name=hunmin,app.kubernetes.io/component in ({','.join(SERVICES)})"
@@ -35,7 +35,7 @@ def test_a_drained_node_leaves_a_pod_of_each_service_until_there_is_room(account
         went_on(load)
     print(f"{len(load.answers)} requests, failures: {load.failures}")
     account.auditor.wait_until_settled(within_s=180)
-    print(check(account.auditor, load.answers, kills=0, clients=CLIENTS))
+    print(check(account.auditor, load.answers))
     assert [failure for failure in load.failures if failure.how == "whole" and failure.is_lost] == []
 
 

@@ -5,7 +5,7 @@ import time
 import pytest
 from auditor import check
 from cluster.kube import SERVICES, kubectl, pods, wait_until_ready
-from load import CLIENTS, Load, went_on
+from load import Load, went_on
 
 SETTLED_WITHIN_S = 180
 READY_WITHIN_S = 300  # the startup probe's patience, by default
@@ -23,5 +23,5 @@ def test_a_pod_of_each_service_is_deleted_under_load(account, studio):
             went_on(load)
     print(f"ready again after (s): {seconds}; {len(load.answers)} requests, failures: {load.failures}")
     account.auditor.wait_until_settled(within_s=SETTLED_WITHIN_S)
-    print(check(account.auditor, load.answers, kills=0, clients=CLIENTS))
+    print(check(account.auditor, load.answers))
     assert [failure for failure in load.failures if failure.how == "whole" and failure.is_lost] == []
