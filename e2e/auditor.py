@@ -23,8 +23,8 @@ class Records(Protocol):
     def rows(self, statement: str) -> list[dict[str, Any]]:
         """Return what a statement finds."""
 
-    def events(self, topic: str) -> list[dict[str, Any]]:
-        """Return every event of a topic, as often as it has it, each partition in its order."""
+    def messages(self, topic: str) -> list[dict[str, Any]]:
+        """Return the `partition`, `offset` and `event` of every message of a topic, each partition in its order."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class LocalRecords:
 
         return asyncio.run(fetch())
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Return every event of a topic."""
-        return topic.events(self._servers, name)
+    def messages(self, name: str) -> list[dict[str, Any]]:
+        """Return every message of a topic."""
+        return topic.messages(self._servers, name)
 
 
 class Auditor:
@@ -117,9 +117,26 @@ class Auditor:
                 assert time.monotonic() < deadline, f"{waiting} are still on their way"
             time.sleep(0.3)
 
+    def committed(self) -> dict[str, list[str]]:
+        """Return the ids of the events of usage that no broker has yet, by key, in the order of their commits."""
+        rows = self._records.rows(
+            "SELECT topic, key, convert_from(content, 'UTF8')::json->>'id' AS id FROM generation.event_outbox "
+            "ORDER BY transaction, number"
+        )
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            if row["topic"] == USAGE.name:
+                found.setdefault(row["key"], []).append(row["id"])
+        return found
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Return every message of usage that the broker has, by partition and offset."""
+        found = [each for each in self._records.messages(USAGE.name) if self._is_ours(each["event"]["data"])]
+        return sorted(found, key=lambda each: (each["partition"], each["offset"]))
+
     def told(self) -> list[dict[str, Any]]:
         """Return every event of usage that the broker has, as often as it has it, each partition in its order."""
-        return [event for event in self._records.events(USAGE.name) if self._is_ours(event["data"])]
+        return [each["event"] for each in self.messages()]
 
     def processed(self) -> set[str]:
         """Return the ids of the events whose effect is in the gateway's schema."""
@@ -203,3 +220,22 @@ def computed(events: list[dict[str, Any]]) -> Counter[str]:
 def metered(counted: dict[str, Any]) -> int:
     """Return the tokens of an event or of a row."""
     return int(counted["prompt_tokens"] + counted["completion_tokens"])
+
+
+def check_order(messages: list[dict[str, Any]], committed: dict[str, list[str]]) -> int:
+    """Raise an AssertionError unless the events of each key lie in one partition, in the order of their commits.
+
+    `messages` are all that a topic has, by partition and offset; `committed` has what waited for the broker. Return how
+    many keys had several events. The time of an event is no order: two that are told at once commit as it happens. And
+    one that comes again, since its acknowledgement was lost, counts where it came first.
+    """
+    partitions: dict[str, set[int]] = {}
+    arrived: dict[str, dict[str, None]] = {}
+    for each in messages:
+        key = each["event"]["subject"]
+        partitions.setdefault(key, set()).add(each["partition"])
+        arrived.setdefault(key, {})[each["event"]["id"]] = None
+    assert [key for key, found in partitions.items() if len(found) > 1] == [], "a key has several partitions"
+    for key, ids in committed.items():
+        assert [one for one in arrived.get(key, {}) if one in ids] == ids, f"the events of {key} are out of order"
+    return sum(len(ids) > 1 for ids in committed.values())

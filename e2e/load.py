@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 from auditor import Answer
@@ -17,6 +18,7 @@ CLIENTS = 6
 PATIENCE_S = 120
 RATE_CLIENTS = 64  # requests that may be on their way at the same time
 REFUSED = "refused, with Retry-After"
+PROMPTS = ("이 영화는", "정말 재미있는", "배우들의 연기가")
 
 
 class CutError(Exception):
@@ -24,11 +26,29 @@ class CutError(Exception):
 
 
 @dataclass(frozen=True)
+class Request:
+    """Completions to ask for. Each prompt is a call of its own to generation, and so an event."""
+
+    id: str
+    model: str
+    how: str  # "whole", "stream" or "left"
+    leave_after: int = 0  # lines of a stream that is left
+    prompts: int = 1
+    choices: int = 1
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What is sent."""
+        whole = {"model": self.model, "prompt": PROMPTS[: self.prompts], "n": self.choices, "max_tokens": 24}
+        return whole if self.how == "whole" else whole | {"stream": True, "stream_options": {"include_usage": True}}
+
+
+@dataclass(frozen=True)
 class Failure:
     """A request that got no whole answer, though it was waited for."""
 
     request_id: str
-    how: str  # "whole", "stream" or "left"
+    how: str  # that of the request
     reason: str
 
     @property
@@ -47,21 +67,19 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def ask(http: httpx.Client, request_id: str, how: str, leave_after: int, model: str = "starter") -> int | None:
+def ask(http: httpx.Client, request: Request) -> int | None:
     """Return the tokens of a whole answer, None of one that was left; an exception if it failed."""
-    body = {"model": model, "prompt": "이 영화는", "max_tokens": 24}
-    headers = {"x-request-id": request_id}
-    if how == "whole":
-        answer = http.post("/v1/completions", json=body, headers=headers)
+    headers = {"x-request-id": request.id}
+    if request.how == "whole":
+        answer = http.post("/v1/completions", json=request.body, headers=headers)
         answer.raise_for_status()
         return int(answer.json()["usage"]["total_tokens"])
     usage, seen = None, 0
-    streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
-    with http.stream("POST", "/v1/completions", json=streamed, headers=headers) as response:
+    with http.stream("POST", "/v1/completions", json=request.body, headers=headers) as response:
         response.raise_for_status()
         for line in response.iter_lines():
             seen += line.startswith("data: ")
-            if how == "left" and seen >= leave_after:
+            if request.how == "left" and seen >= request.leave_after:
                 return None
             if line == "data: [DONE]":
                 return usage
@@ -71,7 +89,10 @@ def ask(http: httpx.Client, request_id: str, how: str, leave_after: int, model: 
 
 
 class Load:
-    """Clients that ask without pause: for whole answers, for streams, and for streams that they leave."""
+    """Clients that ask without pause: for whole answers, for streams, and for streams that they leave.
+
+    Every other request has several prompts, and every other several choices.
+    """
 
     def __init__(self, url: str, key: str, seed: int, model: str = "starter") -> None:
         self._url = url
@@ -103,15 +124,19 @@ class Load:
             for number in range(100_000):
                 if self._is_over.is_set():
                     return
-                request_id = f"{self._seed}-{client}-{number}"
-                how = rng.choice(["whole", "stream", "left"])
+                request = self._draw(rng, f"{self._seed}-{client}-{number}")
                 try:
-                    tokens = ask(http, request_id, how, rng.randint(1, 12), self._model)
+                    tokens = ask(http, request)
                 except (httpx.HTTPError, CutError) as error:
                     tokens = None
-                    self.failures.append(Failure(request_id, how, reason_of(error)))
+                    self.failures.append(Failure(request.id, request.how, reason_of(error)))
                     time.sleep(0.1)
-                self.answers.append(Answer(request_id, tokens))
+                self.answers.append(Answer(request.id, tokens))
+
+    def _draw(self, rng: random.Random, request_id: str) -> Request:
+        prompts, choices = rng.choice([1, 1, 2, 3]), rng.choice([1, 2])
+        leave_after = rng.randint(1, 12) * prompts * choices
+        return Request(request_id, self._model, rng.choice(["whole", "stream", "left"]), leave_after, prompts, choices)
 
 
 def went_on(load: Load, count: int = CLIENTS + 1) -> None:
@@ -171,10 +196,10 @@ class SteadyLoad:
         return f"{self._count} sent, {self.answered} answered, {dict(reasons) or 'none failed'}"
 
     def _ask(self, http: httpx.Client, number: int) -> None:
-        request_id, how = f"steady-{id(self)}-{number}", ("whole", "stream")[number % 2]
+        request = Request(f"steady-{id(self)}-{number}", self.model, ("whole", "stream")[number % 2])
         try:
-            ask(http, request_id, how, 0, self.model)
+            ask(http, request)
         except Exception as error:  # counted, whatever it is
-            self.failures.append(Failure(request_id, how, reason_of(error)))
+            self.failures.append(Failure(request.id, request.how, reason_of(error)))
         else:
             self.answered += 1

@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 
-def events(servers: str, topic: str) -> list[dict[str, Any]]:
-    """Return every event that the topic has, as often as it has it, each partition in its order."""
+def messages(servers: str, topic: str) -> list[dict[str, Any]]:
+    """Return the `partition`, `offset` and `event` of every message of the topic, each partition in its order."""
     from hunmin_kit.events.kafka_bus import KafkaConsumer, TopicPartition  # which imports it without its warnings
 
     consumer = KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
@@ -18,12 +18,15 @@ def events(servers: str, topic: str) -> list[dict[str, Any]]:
         ends = consumer.end_offsets(partitions)
         found: list[dict[str, Any]] = []
         while any(consumer.position(one) < ends[one] for one in partitions):
-            for messages in consumer.poll(timeout_ms=1000).values():
-                found += [json.loads(message.value) for message in messages]
+            for polled in consumer.poll(timeout_ms=1000).values():
+                found += [
+                    {"partition": each.partition, "offset": each.offset, "event": json.loads(each.value)}
+                    for each in polled
+                ]
         return found
     finally:
         consumer.close()
 
 
 if __name__ == "__main__":
-    print(json.dumps(events(os.environ["HUNMIN_KAFKA_SERVERS"], sys.argv[1])))
+    print(json.dumps(messages(os.environ["HUNMIN_KAFKA_SERVERS"], sys.argv[1])))

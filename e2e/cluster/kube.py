@@ -163,8 +163,8 @@ class ClusterRecords:
         )
         return found
 
-    def events(self, topic: str) -> list[Object]:
-        """Return every event of a topic, as often as it is there."""
+    def messages(self, topic: str) -> list[Object]:
+        """Return every message of a topic, with its place there."""
         reader = TOPIC_READER.read_text(encoding="utf-8")
         told = kubectl("exec", "--stdin", f"deploy/{RELEASE}-gateway", "--", "python", "-", topic, sent=reader)
         found: list[Object] = json.loads(told)

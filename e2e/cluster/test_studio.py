@@ -31,7 +31,7 @@ def test_what_was_computed_is_told_by_kafka(account, studio):
     (event,) = account.auditor.told()
     assert event["data"]["prompt_tokens"] + event["data"]["completion_tokens"] == told.usage.total_tokens
     assert event["id"] in account.auditor.processed()
-    assert ClusterRecords().events(USAGE.name)
+    assert ClusterRecords().messages(USAGE.name)
 
 
 def test_two_gateways_keep_one_limit(studio):
