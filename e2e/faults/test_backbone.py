@@ -121,7 +121,7 @@ def test_requests_go_on_without_kafka_and_the_outbox_drains_in_the_order_of_keys
         committed = auditor.committed()
         broker.start()
         went_on(load)
-    assert sum(one.tokens is None for one in load.answers) < len(load.answers) / 2  # those that were left
+    assert load.failures == []  # those that were left are none
     auditor.wait_until_settled(within_s=SETTLED_WITHIN_S)
     found = check(auditor, load.answers)
     several = check_order(auditor.messages(), committed)
