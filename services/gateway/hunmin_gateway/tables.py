@@ -162,7 +162,10 @@ class AuditEntry(Table):
 
 
 class Usage(Table):
-    """What one request used. Append-only. A client may choose the same request id twice, so it is no key."""
+    """What one request used. Append-only: the database refuses to change or delete one.
+
+    A client may choose the same request id twice, so it is no key.
+    """
 
     __tablename__ = "usage"
     __table_args__ = (

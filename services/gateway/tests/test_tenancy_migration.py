@@ -100,11 +100,16 @@ async def test_tables_are_what_the_migrations_make(before: str) -> None:
     await database.close()
 
 
-@pytest.mark.parametrize("change", ["UPDATE audit_entries SET action = 'x'", "DELETE FROM audit_entries"])
-async def test_nobody_changes_the_audit(before: str, change: str) -> None:
+ENTRY = "INSERT INTO audit_entries (id, actor_kind, action, subject_id) VALUES ('aud_1', 'cli', 'key.made', 'k')"
+
+
+@pytest.mark.parametrize("change", ["UPDATE {} SET id = 'x'", "DELETE FROM {}", "TRUNCATE {}"])
+@pytest.mark.parametrize(("table", "row"), [("audit_entries", ENTRY), ("usage", USAGE.format(1))])
+async def test_nobody_changes_the_audit_or_the_ledger(before: str, table: str, row: str, change: str) -> None:
     await Chain("gateway", "hunmin_gateway.migrations").upgrade(before)
-    entry = "INSERT INTO audit_entries (id, actor_kind, action, subject_id) VALUES ('aud_1', 'cli', 'key.made', 'k')"
-    await fetch(before, entry)
-    with pytest.raises(DBAPIError, match="append-only"):
-        await fetch(before, change)
-    assert await fetch(before, "SELECT action FROM audit_entries") == [("key.made",)]
+    await fetch(before, row)
+    written = await fetch(before, f"TABLE {table}")
+    with pytest.raises(DBAPIError, match=f"{table} is append-only"):
+        await fetch(before, change.format(table))
+    assert await fetch(before, f"TABLE {table}") == written
+    assert len(written) == 1
