@@ -4,6 +4,7 @@ import json
 import secrets
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -12,11 +13,15 @@ from hunmin_contracts.ids import ApiKeyId
 from hunmin_contracts.quotas import LimitName
 from hunmin_contracts.tenancy import KeyKind, Role
 from hunmin_gateway.keys.ring import KeyRing
+from hunmin_gateway.login.browser import CSRF_HEADER
+from hunmin_gateway.login.cookies import SESSION
+from hunmin_gateway.login.doors import login_of_app
 from hunmin_gateway.parts import parts_of_app
 from hunmin_gateway.quotas.limits import Limits
 from hunmin_gateway.service import SERVICE
 from hunmin_gateway.tables import ApiKey, Project, User
 from hunmin_generation.service import SERVICE as GENERATION
+from hunmin_kit.identity import Identity, Login
 from hunmin_kit.testing import Running, running
 from hunmin_tokenizer.service import SERVICE as TOKENIZER
 from hunmin_tuning.jobs.tables import Job
@@ -82,6 +87,28 @@ async def callers(up: Running) -> dict[Actor, httpx.AsyncClient]:
         clients[actor].headers.update({} if key is None else {"authorization": f"Bearer {key}"})
     await _let_a_job_succeed(up, clients[OWNER])
     return clients
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def person(up: Running, callers: dict[Actor, httpx.AsyncClient]) -> httpx.AsyncClient:
+    """The browser of somebody who has logged in, an owner of the stranger's account."""
+    account_id = (await callers[STRANGER].get("/studio/v1/account")).json()["id"]
+    account = (await callers[OPERATOR].get(f"/studio/v1/operator/accounts/{account_id}")).json()
+    identity = Identity(
+        issuer="https://id.example",
+        subject=secrets.token_hex(8),
+        email=None,
+        name=None,
+        organizations=frozenset({account["organization"]}),
+        roles=frozenset({Role.OWNER}),
+        session_id=None,
+        expires_at=datetime.now(UTC) + timedelta(hours=1),
+    )
+    login = Login(identity=identity, secret="none")  # nobody renews it
+    secret, session = await login_of_app(up.app("gateway")).sessions.begin(login, replacing=None)
+    client = up.http("gateway")
+    client.headers.update({"cookie": f"{SESSION}={secret}", CSRF_HEADER: session.csrf})
+    return client
 
 
 async def _move_to_another_project(session: AsyncSession, key_id: ApiKeyId) -> None:

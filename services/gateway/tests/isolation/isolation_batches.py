@@ -1,7 +1,8 @@
 """The operations of batches, and of the files that batches read and write. Both are in a project."""
 
-from isolation_probes import REFUSED, Reach, Show, Table
-from isolation_things import MODEL, make_batch, make_dataset, make_requests
+from isolation_probes import REFUSED, Reach, Run, Show, Table
+from isolation_runs import in_own_line, over_own_table
+from isolation_things import MODEL, make_batch, make_dataset, make_requests, make_soft_prompt
 
 _BATCH = [Reach(make_batch, "id")]
 _ENDED = [Reach(make_batch, "id", own=409)]  # there is nothing left to cancel; whoever does not own it is told 404
@@ -10,14 +11,20 @@ _PLAN = {"input_file_id": "{id}", "endpoint": "/v1/completions", "completion_win
 _FORM = {"dataset": "{id}", "template": "{prompt}", "model": MODEL, "parameters": '{"max_tokens": 1}'}
 
 TABLE: Table = {
-    "POST /v1/batches": [Reach(make_requests, "file", body=_PLAN, expected=REFUSED)],
+    "POST /v1/batches": [
+        Reach(make_requests, "file", body=_PLAN, expected=REFUSED),
+        Run(make_soft_prompt, "reference", in_own_line, fills="body input_file_id"),
+    ],
     "GET /v1/batches": [
         Show(make_batch, ("id", "input", "output")),
         Reach(make_batch, "id", params={"after": "{id}"}, expected=REFUSED),
     ],
     "GET /v1/batches/{batch_id}": [*_BATCH],
     "POST /v1/batches/{batch_id}/cancel": [*_ENDED],
-    "POST /studio/v1/batches": [Reach(make_dataset, "reference", form=_FORM)],
+    "POST /studio/v1/batches": [
+        Reach(make_dataset, "reference", form=_FORM),
+        Run(make_soft_prompt, "reference", over_own_table, fills="form model"),
+    ],
     "GET /studio/v1/batches": [
         Show(make_batch, ("id", "input", "output")),
         Reach(make_batch, "id", params={"cursor": "{id}"}, expected=REFUSED),

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from isolation_probes import MISSING, REFUSED, Reach, Show, Table
+from isolation_probes import MISSING, REFUSED, Reach, Run, Show, Table
+from isolation_runs import over_own_dataset
 from isolation_things import MODEL, find_task, make_dataset, make_job, make_soft_prompt
 
 _CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "안녕"}], "maxTokens": 1}
@@ -53,6 +54,16 @@ TABLE: Table = {
     "POST /tuning/v2/tasks": [
         Reach(make_dataset, kind, body={"model": MODEL, "trainingDatasetFilePath": "{id}"})
         for kind in ("id", "reference", "name")
+    ]
+    + [
+        Run(
+            make_soft_prompt,
+            "reference",
+            over_own_dataset("/tuning/v2/tasks", {"model": "{id}", "trainingDatasetFilePath": "{dataset}"}),
+            fills="body model",
+            expected=REFUSED,
+            own=400,
+        )
     ],
     "GET /tuning/v2/tasks/{task_id}": [*_JOB, Reach(find_task, "id")],
     "DELETE /tuning/v2/tasks/{task_id}": [*_JOB],

@@ -1,13 +1,15 @@
 """The ways in which an operation may reach what an account owns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 from isolation_things import Make
 
 MISSING = (403, 404)
 REFUSED = (400,)  # what names nothing is a wrong parameter there, as OpenAI has it
+Try = Callable[[httpx.AsyncClient, str], Awaitable[tuple[int, str]]]
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,38 @@ class Reach:
     params: Mapping[str, str] | None = None
     body: Any = None
     form: Mapping[str, str] | None = None
+    upload: tuple[str, str, bytes] | None = None  # a part of the form that is a file: its field, name and content
     path: Mapping[str, str] | None = None  # what is not `{id}` of the path: an id of another kind, or a text
     expected: Sequence[int] = MISSING
     own: int | None = None
 
 
 @dataclass(frozen=True)
+class Run:
+    """Try to reach one thing by its id, where that takes several requests. `fills` is where the id goes in the last.
+
+    `run` returns the status and the body of what came of it.
+    """
+
+    make: Make
+    kind: str
+    run: Try
+    fills: str
+    expected: Sequence[int] = MISSING
+    own: int | None = None
+
+
+@dataclass(frozen=True)
 class Show:
-    """List things of the account: the owner's are there for the owner alone. `kinds` are the ids by which it shows."""
+    """List things of the account: the owner's are there for the owner alone. `kinds` are the ids by which it shows.
+
+    `is_behind`: what comes behind a page that the owner has read, by the owner's own cursor.
+    """
 
     make: Make
     kinds: tuple[str, ...]
     params: Mapping[str, str] | None = None
+    is_behind: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,5 +84,5 @@ class Change:
     own: int | None = None
 
 
-Probe = Reach | Show | Beside | Change
+Probe = Reach | Run | Show | Beside | Change
 Table = dict[str, list[Probe]]

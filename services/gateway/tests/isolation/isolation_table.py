@@ -4,14 +4,13 @@ A new operation fails the test until it stands here. One that takes an id in sev
 """
 
 import json
-import secrets
-from collections.abc import Mapping
 from typing import Any
 
 import isolation_batches
 import isolation_clova
 import isolation_tenancy
-from isolation_probes import REFUSED, Beside, Probe, Reach, Show, Table
+from isolation_probes import REFUSED, Beside, Probe, Reach, Run, Show, Table
+from isolation_runs import over_own_dataset
 from isolation_things import (
     MODEL,
     ROWS,
@@ -41,6 +40,11 @@ def _adapter(**rest: Any) -> Reach:
     )
 
 
+def _base(path: str, body: dict[str, Any]) -> Run:
+    """Try a soft prompt where a base model is asked for: there is none of that name, whoever asks."""
+    return Run(make_soft_prompt, "reference", over_own_dataset(path, body), fills="body model", own=404)
+
+
 def _url_model() -> Reach:
     body = {"inputs": "이 영화는", "parameters": {"max_new_tokens": 1}}
     return Reach(make_soft_prompt, "reference", body=body)
@@ -57,6 +61,7 @@ _JOB_PLAN = {"name": "stolen", "model": MODEL, "dataset": "{id}", "template": TE
 _CHAT = [{"role": "user", "content": "안녕"}]
 _OWN_DATASET = "/studio/v1/datasets/{name}"
 _QUESTION = {"template": TEMPLATE, "model": MODEL}
+_GRADIENTS = {"model": "{id}", "examples": [{"target": "좋다", "fields": {"prompt": "이 영화는"}}]}
 _PREVIEW = _QUESTION | {"dataset": "{id}"}
 
 _OWN: Table = {
@@ -74,7 +79,8 @@ _OWN: Table = {
     "DELETE /v1/files/{file_id}": [*_FILE, Reach(find_task, "results", expected=REFUSED, own=400)],
     "GET /v1/files/{file_id}/content": _FILE + _RESULTS,
     "POST /v1/fine_tuning/jobs": [
-        Reach(make_dataset, "file", body={"model": MODEL, "training_file": "{id}"}, expected=REFUSED)
+        Reach(make_dataset, "file", body={"model": MODEL, "training_file": "{id}"}, expected=REFUSED),
+        _base("/v1/fine_tuning/jobs", {"model": "{id}", "training_file": "{file}"}),
     ],
     "GET /v1/fine_tuning/jobs": [
         Show(make_job, ("ftjob",)),
@@ -91,7 +97,15 @@ _OWN: Table = {
     "GET /studio/v1/usage/summary": [Show(make_call, ("key",))],
     "GET /studio/v1/usage.csv": [Show(make_call, ("request", "key"))],
     "GET /studio/v1/quotas": [Show(find_limit, ("value",))],
-    "POST /studio/v1/gradients": [_model(examples=[{"target": "좋다", "fields": {"prompt": "이 영화는"}}])],
+    "POST /studio/v1/gradients": [
+        Reach(make_soft_prompt, "reference", body=_GRADIENTS),
+        Reach(
+            make_soft_prompt,
+            "reference",
+            form={"request": json.dumps(_GRADIENTS)},
+            upload=("soft_prompt", "own.safetensors", soft_prompt_file()),
+        ),
+    ],
     "POST /studio/v1/score": [_model(prompt="이 영화는", continuations=["좋다"])],
     "POST /studio/v1/soft-prompts": [
         Beside(
@@ -100,7 +114,14 @@ _OWN: Table = {
             {"name": "{name}", "model": MODEL},
             "prompt.safetensors",
             soft_prompt_file(),
-        )
+        ),
+        Reach(
+            make_soft_prompt,
+            "reference",
+            form={"name": "own", "model": "{id}"},
+            upload=("file", "own.safetensors", soft_prompt_file()),
+            own=404,  # it is of a base model
+        ),
     ],
     "GET /studio/v1/soft-prompts": [
         Show(make_soft_prompt, ("name", "id"), {"name": "{name}"}),
@@ -115,15 +136,20 @@ _OWN: Table = {
     "POST /studio/v1/datasets": [Beside(make_dataset, _OWN_DATASET, {"name": "{name}"}, "rows.jsonl", ROWS.encode())],
     "GET /studio/v1/datasets": [
         Show(make_dataset, ("id", "name")),
+        Show(make_dataset, ("id",), {"name": "{name}"}),
         Reach(make_dataset, "id", params={"cursor": "{id}"}, expected=REFUSED),
     ],
     "GET /studio/v1/datasets/{reference}": _DATASET,
     "DELETE /studio/v1/datasets/{reference}": _DATASET,
     "POST /studio/v1/datasets/{reference}/report": [
-        Reach(make_dataset, kind, body=_QUESTION) for kind in ("id", "reference", "name")
+        *(Reach(make_dataset, kind, body=_QUESTION) for kind in ("id", "reference", "name")),
+        _base("/studio/v1/datasets/{dataset}/report", _QUESTION | {"model": "{id}"}),
     ],
     "GET /studio/v1/datasets/{reference}/rows": _DATASET,
-    "POST /studio/v1/tuning/jobs": [Reach(make_dataset, kind, body=_JOB_PLAN) for kind in ("id", "reference", "name")],
+    "POST /studio/v1/tuning/jobs": [
+        *(Reach(make_dataset, kind, body=_JOB_PLAN) for kind in ("id", "reference", "name")),
+        _base("/studio/v1/tuning/jobs", _JOB_PLAN | {"model": "{id}", "dataset": "{dataset}"}),
+    ],
     "GET /studio/v1/tuning/jobs": [
         Show(make_job, ("id",)),
         Reach(make_job, "id", params={"cursor": "{id}"}, expected=REFUSED),
@@ -133,7 +159,8 @@ _OWN: Table = {
     "GET /studio/v1/tuning/jobs/{job_id}/metrics": _JOB,
     "GET /studio/v1/tuning/jobs/{job_id}/events": _JOB,
     "POST /studio/v1/tuning/preview": [
-        Reach(make_dataset, kind, body=_PREVIEW) for kind in ("id", "reference", "name")
+        *(Reach(make_dataset, kind, body=_PREVIEW) for kind in ("id", "reference", "name")),
+        _base("/studio/v1/tuning/preview", _PREVIEW | {"model": "{id}", "dataset": "{dataset}"}),
     ],
     "POST /generate": [_adapter()],
     "POST /generate_stream": [_adapter()],
@@ -177,11 +204,3 @@ OF_NOBODY: dict[str, str] = {
     "POST /auth/logout": _LOGIN,
     "POST /auth/backchannel-logout": "ends the sessions that a token which the identity provider signed names",
 }
-
-
-def filled(value: Any, ids: Mapping[str, str]) -> Any:
-    """Put the ids where their kinds stand, as `{id}`; `{new}` is a text that came never before."""
-    text = json.dumps(value)
-    for kind, thing_id in (ids | {"new": f"new {secrets.token_hex(8)}"}).items():
-        text = text.replace(f"{{{kind}}}", thing_id)
-    return json.loads(text)

@@ -5,8 +5,9 @@ Who may read it is the owner of the account; of what is above all accounts, an o
 
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import torch
@@ -179,7 +180,9 @@ async def make_account(operator: httpx.AsyncClient) -> Thing:
     made = await operator.post("/studio/v1/operator/accounts", json={"name": f"account {secrets.token_hex(4)}"})
     assert made.status_code == 201, made.text
     path = f"/studio/v1/operator/accounts/{made.json()['id']}"
-    return Thing({"id": made.json()["id"], "name": made.json()["name"]}, (path, f"{path}/limits"))
+    maker = (await operator.get("/studio/v1/me")).json()["key_id"]
+    ids = {"id": made.json()["id"], "name": made.json()["name"], "maker": maker}
+    return Thing(ids, (path, f"{path}/limits"))
 
 
 async def make_account_limit(operator: httpx.AsyncClient) -> Thing:
@@ -198,6 +201,14 @@ async def find_user(operator: httpx.AsyncClient) -> Thing:
 
 # What other projects of the account do not see either. Datasets, jobs, soft prompts, limits are the account's.
 IN_PROJECT = (make_call, make_requests, make_batch, make_project, make_member, make_user_member, make_key)
+
+
+def filled(value: Any, ids: Mapping[str, str]) -> Any:
+    """Put the ids where their kinds stand, as `{id}`; `{new}` is a text that came never before."""
+    text = json.dumps(value)
+    for kind, thing_id in (ids | {"new": f"new {secrets.token_hex(8)}"}).items():
+        text = text.replace(f"{{{kind}}}", thing_id)
+    return json.loads(text)
 
 
 async def seen(owner: httpx.AsyncClient, thing: Thing) -> list[tuple[int, bytes]]:

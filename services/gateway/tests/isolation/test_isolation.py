@@ -4,16 +4,30 @@ What is not the caller's own is answered exactly as what nobody has, and is the 
 """
 
 import re
+import secrets
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from hunmin_gateway.authentication import PROJECT_HEADER
 from hunmin_kit.testing import Running
-from isolation_actors import INTRUDERS, NEIGHBOUR, OPERATOR, OPERATORS, OWNER, STRANGER, Actor
-from isolation_probes import Beside, Change, Probe, Reach, Show
-from isolation_table import OF_NOBODY, TABLE, filled
-from isolation_things import IN_PROJECT, Thing, nobodys, seen
+from isolation_actors import (
+    INTRUDERS,
+    NEIGHBOUR,
+    NOBODY,
+    OPERATOR,
+    OPERATORS,
+    OWNER,
+    REVOKED,
+    STRANGER,
+    VIEWER,
+    Actor,
+)
+from isolation_fields import TEXTS, UNTRIED, fields, untried
+from isolation_probes import MISSING, Beside, Change, Probe, Reach, Run, Show
+from isolation_table import OF_NOBODY, TABLE
+from isolation_things import IN_PROJECT, MODEL, Thing, filled, make_project, nobodys, seen
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -23,12 +37,12 @@ _PLACE = re.compile(r"{\w+}")
 _OF_ONE_ANSWER = re.compile(r'req_[0-9a-f]{24}|"trace_id":"[0-9a-f]{32}"')
 
 
-def probes(kind: type) -> list[Any]:
+def probes(*kinds: type) -> list[Any]:
     return [
         pytest.param(operation, probe, id=f"{operation} {number}")
         for operation, rows in TABLE.items()
         for number, probe in enumerate(rows)
-        if isinstance(probe, kind)
+        if isinstance(probe, kinds)
     ]
 
 
@@ -42,8 +56,12 @@ def rightful(callers: Callers, right: str | None) -> httpx.AsyncClient:
     return callers[OPERATOR if right == OPERATORS else OWNER]
 
 
-async def send(client: httpx.AsyncClient, operation: str, probe: Reach, thing: Thing, thing_id: str) -> tuple[int, str]:
+async def send(
+    client: httpx.AsyncClient, operation: str, probe: Reach | Run, thing: Thing, thing_id: str
+) -> tuple[int, str]:
     """Return the status and the body; of a stream, which may have no end, the beginning."""
+    if isinstance(probe, Run):
+        return await probe.run(client, thing_id)
     method, path = operation.split()
     for place in _PLACE.findall(path):
         other = (probe.path or {}).get(place.strip("{}"))
@@ -51,6 +69,8 @@ async def send(client: httpx.AsyncClient, operation: str, probe: Reach, thing: T
     ids = {"id": thing_id}
     params, body, form = (filled(part, ids) for part in (probe.params, probe.body, probe.form))
     files = None if form is None else {name: (None, value) for name, value in form.items()}
+    if files is not None and probe.upload is not None:
+        files[probe.upload[0]] = probe.upload[1:]
     async with client.stream(method, path, params=params, json=body, files=files) as answer:
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
             return answer.status_code, (await anext(answer.aiter_bytes())).decode()
@@ -65,9 +85,14 @@ def told(text: str, thing_id: str) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rights(up: Running) -> Rights:
+async def document(up: Running) -> dict[str, Any]:
+    """The OpenAPI file."""
+    return (await up.http("gateway").get("/openapi.json")).json()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rights(document: dict[str, Any]) -> Rights:
     """Every operation of the OpenAPI file, with the right that it needs; None: everyone may."""
-    document = (await up.http("gateway").get("/openapi.json")).json()
     found: Rights = {}
     for path, item in document["paths"].items():
         for method, operation in item.items():
@@ -85,9 +110,22 @@ async def test_every_operation_stands_in_the_table(rights: Rights) -> None:
     assert all(TABLE.values()), "each has a probe at least"
 
 
-@pytest.mark.parametrize(("operation", "probe"), probes(Reach))
+async def test_every_field_that_may_name_a_thing_is_tried_with_what_is_not_ones_own(document: dict[str, Any]) -> None:
+    left = untried(document, TABLE)
+    assert not left, f"add probes of these fields, or say in isolation_fields.py why they name nothing: {left}"
+    taken = {
+        (operation, field)
+        for operation in TABLE
+        for method, path in [operation.split()]
+        for field in fields(document, document["paths"][path][method.lower()])
+    }
+    gone = sorted(set(TEXTS) - {field for _, field in taken}) + sorted(set(UNTRIED) - taken)
+    assert not gone, f"these are taken no more: {gone}"
+
+
+@pytest.mark.parametrize(("operation", "probe"), probes(Reach, Run))
 async def test_what_is_not_ones_own_is_not_there(
-    callers: Callers, rights: Rights, operation: str, probe: Reach
+    callers: Callers, rights: Rights, operation: str, probe: Reach | Run
 ) -> None:
     right = rights[operation]
     owner = rightful(callers, right)
@@ -113,6 +151,10 @@ async def test_a_list_shows_ones_own_alone(callers: Callers, rights: Rights, ope
     owner = rightful(callers, right)
     thing = await probe.make(owner)
     path, params = operation.split()[1], filled(probe.params, thing.ids)
+    if probe.is_behind:
+        await probe.make(owner)
+        page = (await owner.get(path, params={**(params or {}), "limit": 1})).json()
+        params = {**(params or {}), "cursor": page["next_cursor"]}
     shown = {kind: thing.ids[kind] for kind in probe.kinds}
     answer = await owner.get(path, params=params)
     assert all(mark in answer.text for mark in shown.values()), answer.text
@@ -157,3 +199,34 @@ async def test_a_change_is_of_what_is_ones_own(callers: Callers, rights: Rights,
         assert await seen(owner, thing) == before, str(actor)
     answer = await owner.request(method, path, json=filled(probe.body, thing.ids))
     assert answer.status_code == probe.own if probe.own is not None else answer.status_code < 300, answer.text
+
+
+async def test_the_project_that_a_person_names_in_a_header_is_ones_own(
+    callers: Callers, rights: Rights, person: httpx.AsyncClient
+) -> None:
+    there = (await make_project(callers[OWNER])).ids["id"]
+    own = (await callers[STRANGER].get("/studio/v1/me")).json()
+    assert (await person.get("/studio/v1/me", headers={PROJECT_HEADER: own["project"]["id"]})).status_code == 200
+    for operation in (operation for operation, right in rights.items() if right is not None):
+        method, path = operation.split()
+        answers = []
+        for project_id in (there, nobodys(there)):
+            headers = {PROJECT_HEADER: project_id}
+            answer = await person.request(method, _PLACE.sub("none", path), headers=headers)
+            answers.append((answer.status_code, told(answer.text, project_id)))
+        assert answers[0] == answers[1], operation
+        assert answers[0][0] in MISSING, (operation, answers)
+    answer = await callers[STRANGER].get("/studio/v1/me", headers={PROJECT_HEADER: there})
+    assert answer.json() == own  # a key has one project, and nothing else counts
+
+
+async def test_the_key_of_a_request_is_ones_own(callers: Callers) -> None:
+    sent = {"url": "/v1/completions", "json": {"model": MODEL, "prompt": "이 영화는", "max_tokens": 1}}
+    sent["headers"] = {"idempotency-key": secrets.token_hex(12)}
+    first, again = [await callers[OWNER].post(**sent) for _ in range(2)]
+    assert (first.status_code, again.text, again.headers["idempotent-replayed"]) == (200, first.text, "true")
+    for actor in (STRANGER, OPERATOR, NEIGHBOUR, REVOKED, NOBODY, VIEWER):
+        answer = await callers[actor].post(**sent)
+        assert answer.status_code == (actor.refusal("generate") or 200), str(actor)
+        assert "idempotent-replayed" not in answer.headers, str(actor)
+        assert first.json()["id"] not in answer.text, str(actor)
