@@ -78,11 +78,15 @@ class Attempts:
         await session.execute(delete(ATTEMPTS).where(self._is(delivery)))
 
     async def bury(self, delivery: Delivery, error: str | None) -> str:
-        """Make it a dead letter, and tell of that; return why. `error` None: what was noted, or the process's end."""
+        """Make it a dead letter, and tell of that; return why.
+
+        `error` None: what was noted, or the process's end; then the try that is counted is one too many, and not made.
+        """
         record = delivery.record
         why = func.coalesce(error, ATTEMPTS.c.error, LOST_PROCESS)
         buried = update(ATTEMPTS).where(self._is(delivery)).values(
             error=why,
+            attempts=ATTEMPTS.c.attempts - (1 if error is None else 0),
             topic=record.topic,
             key=record.key,
             headers=dict(record.headers),

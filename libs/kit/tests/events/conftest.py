@@ -7,15 +7,17 @@ import random
 import secrets
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hunmin_contracts.events import Topic
+from hunmin_contracts.events import Envelope, Topic
 from hunmin_kit.data import Database
 from hunmin_kit.testing.postgres import fresh_database
-from kit_sample.events import QUICK, Noted, Process, migrate
+from kit_sample.events import QUICK, Noted, Process, migrate, note
+from sqlalchemy.ext.asyncio import AsyncSession
 
 PATIENCE_S = 30.0
 # kafka-python leaves sockets of clients that could not connect, or are closed meanwhile, to the garbage collector.
@@ -59,6 +61,52 @@ class Backbone:
         """Return a process of the service that hears."""
         return Process(self.url, "beta", self.topic, self.servers, opened=self.opened, **changed)
 
+    async def told_of_death(self, beta: Process) -> tuple[str, str, dict[str, str], bytes]:
+        """Return the topic, key, headers and content of the first message that tells of a dead letter of beta's.
+
+        A broker has it in the topic; the direct bus has no readers of such topics, and keeps it in beta's outbox.
+        """
+        if self.servers is not None:
+            return await asyncio.to_thread(_first_message, self.servers, beta.topic.dead)
+        told = "SELECT topic, key, headers, content FROM event_outbox ORDER BY number"
+        topic, key, headers, content = (await beta.fetch(told))[0]
+        return topic, key, headers, bytes(content)
+
+
+def _first_message(servers: str, topic: str) -> tuple[str, str, dict[str, str], bytes]:
+    from kafka import KafkaConsumer
+
+    patience_ms = int(PATIENCE_S * 1000)
+    consumer = KafkaConsumer(
+        topic, bootstrap_servers=servers, auto_offset_reset="earliest", consumer_timeout_ms=patience_ms
+    )
+    message = next(iter(consumer), None)
+    consumer.close()
+    assert message is not None, f"{topic} is empty"
+    headers = {name: value.decode() for name, value in message.headers}
+    return message.topic, message.key.decode(), headers, message.value
+
+
+async def mended(session: AsyncSession, event: Envelope[Noted]) -> None:
+    """Handle an event as a release does in which the cause of its death is mended."""
+    await note()(session, event.model_copy(update={"data": Noted(value=event.data.value)}))
+
+
+@contextmanager
+def created(topic: Topic[Noted], servers: str | None) -> Iterator[None]:
+    """Have a topic and its dead letters' on that broker, if there is one, as long as the block lasts."""
+    if servers is None:
+        yield
+        return
+    from hunmin_kit.events.kafka_bus import Cluster, create_topics
+    from kafka import KafkaAdminClient
+
+    create_topics(Cluster(servers=servers), [topic], partitions=3, replication=1, keep_s=QUICK.keep_s)
+    yield
+    admin = KafkaAdminClient(bootstrap_servers=servers)
+    admin.delete_topics([topic.name, topic.dead])
+    admin.close()
+
 
 @pytest.fixture(params=["direct", "kafka"])
 def servers(request: pytest.FixtureRequest) -> str | None:
@@ -72,17 +120,8 @@ def servers(request: pytest.FixtureRequest) -> str | None:
 @pytest.fixture
 def topic(servers: str | None) -> Iterator[Topic[Noted]]:
     made: Topic[Noted] = Topic(f"hunmin.alpha.note-{secrets.token_hex(4)}.v1", Noted)
-    if servers is None:
+    with created(made, servers):
         yield made
-        return
-    from hunmin_kit.events.kafka_bus import Cluster, create_topics
-    from kafka import KafkaAdminClient
-
-    create_topics(Cluster(servers=servers), [made], partitions=3, replication=1, keep_s=QUICK.keep_s)
-    yield made
-    admin = KafkaAdminClient(bootstrap_servers=servers)
-    admin.delete_topics([made.name, made.dead])
-    admin.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import subprocess
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from hunmin_kit.events import Subscription
-from hunmin_kit.events.attempts import LOST_PROCESS, dead_letters
+from hunmin_kit.events.attempts import LOST_PROCESS, dead_letters, redrive
 from kit_sample.events import QUICK, Noted, Process, note
 
-from .conftest import Backbone, eventually, seeded
+from .conftest import Backbone, eventually, mended, seeded
 
 TESTS = Path(__file__).parents[1]
 KEYS = [f"key {number}" for number in range(4)]
@@ -139,7 +140,7 @@ async def test_processes_that_are_killed_at_random(backbone: Backbone) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_event_that_kills_its_process_dies_and_the_rest_goes_on(backbone: Backbone) -> None:
+async def test_event_that_kills_its_process_dies_and_the_rest_goes_on_until_it_is_mended(backbone: Backbone) -> None:
     alpha, beta = backbone.alpha(), backbone.beta()
     await alpha.tell("key", 1)
     await alpha.tell("key", 2, act="kill")
@@ -163,6 +164,23 @@ async def test_event_that_kills_its_process_dies_and_the_rest_goes_on(backbone: 
     async with beta.database.session() as session:
         (letter,) = await dead_letters(session, limit=10)
     assert letter.error == LOST_PROCESS
+    await is_told_and_redriven(backbone, beta.again())
+
+
+async def is_told_and_redriven(backbone: Backbone, beta: Process) -> None:
+    """Check that the letter is told, whole, and that a release which it does not kill handles it once."""
+    async with beta.events.running(Subscription("notes", beta.topic, mended)):
+        topic, key, headers, content = await backbone.told_of_death(beta)
+        async with beta.database.session() as session:
+            assert await redrive(session) == 1
+        await eventually(lambda: has_effects(beta, 5), within_s=PATIENCE_S)
+        await asyncio.sleep(0.2)
+    assert (topic, key) == (beta.topic.dead, "key")
+    assert json.loads(content)["data"] == {"value": 2, "act": "kill"}
+    told = {name: headers[name] for name in ("dead-consumer", "dead-error", "dead-attempts")}
+    assert told == {"dead-consumer": "beta.notes", "dead-error": LOST_PROCESS, "dead-attempts": str(QUICK.max_attempts)}
+    assert await beta.effects() == [("key", value) for value in (1, 3, 4, 5, 2)]
+    assert await beta.fetch("SELECT 1 FROM event_attempts") == []
 
 
 async def has_effects(process: Process, count: int) -> bool:
