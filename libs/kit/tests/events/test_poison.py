@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hunmin_contracts.events import MAX_EVENT_BYTES, Envelope
+from hunmin_contracts.events import MAX_EVENT_BYTES, Envelope, Topic
 from hunmin_kit.events import Subscription
 from hunmin_kit.events.attempts import DeadLetter, dead_letters, redrive
 from hunmin_kit.events.record import record_of
 from kit_sample.events import QUICK, Noted, Process, note
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from .conftest import Backbone, eventually
+from .conftest import Backbone, created, eventually, mended
 
 
 def notes(process: Process) -> Subscription[Noted]:
@@ -28,11 +28,6 @@ async def letters(process: Process) -> list[DeadLetter]:
 
 async def has(process: Process, *, effects: int, dead: int) -> bool:
     return len(await process.effects()) >= effects and len(await letters(process)) >= dead
-
-
-async def told_of_death(process: Process) -> list[Any]:
-    """Return what the consumer's outbox had for `….dead`, as the direct bus keeps it."""
-    return await process.fetch("SELECT topic, key, headers, content FROM event_outbox ORDER BY number")
 
 
 def document(process: Process, **changed: Any) -> bytes:
@@ -110,30 +105,20 @@ async def test_event_whose_needs_are_away_waits_for_them(backbone: Backbone) -> 
     assert await letters(beta) == []
 
 
-async def test_dead_letter_is_told_with_its_error(backbone: Backbone) -> None:
+@pytest.mark.parametrize("what", ["no JSON", "another specversion", "another version"])
+async def test_dead_letter_is_told_with_its_error(backbone: Backbone, what: str) -> None:
     alpha, beta = backbone.alpha(), backbone.beta()
+    content, said = UNREADABLE[what]
+    put = document(alpha, **content) if isinstance(content, dict) else content.encode()
     async with beta.events.running(notes(beta)):
         async with alpha.events.running():
-            await alpha.put("key", b"{")
+            await alpha.put("key", put)
             await eventually(lambda: has(beta, effects=0, dead=1))
-        if backbone.servers is None:
-            ((topic, key, headers, content),) = await told_of_death(beta)
-        else:
-            topic, key, headers, content = await asyncio.to_thread(first_message, backbone.servers, beta.topic.dead)
-    assert (topic, key, bytes(content)) == (beta.topic.dead, "key", b"{")
+        topic, key, headers, copy = await backbone.told_of_death(beta)
+    assert (topic, key, copy) == (beta.topic.dead, "key", put)
     assert headers["dead-consumer"] == "beta.notes"
-    assert headers["dead-error"].startswith("It is not valid.")
+    assert headers["dead-error"].startswith(said)
     assert headers["dead-attempts"] == "1"
-
-
-def first_message(servers: str, topic: str) -> tuple[str, str, dict[str, str], bytes]:
-    from kafka import KafkaConsumer
-
-    consumer = KafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest")
-    message = next(iter(consumer))
-    consumer.close()
-    headers = {name: value.decode() for name, value in message.headers}
-    return message.topic, message.key.decode(), headers, message.value
 
 
 async def test_letter_that_is_redriven_has_its_effect_once(backbone: Backbone) -> None:
@@ -142,9 +127,6 @@ async def test_letter_that_is_redriven_has_its_effect_once(backbone: Backbone) -
         await alpha.tell("a", 1, act="fail")
         await alpha.tell("b", 2, act="fail")
         await eventually(lambda: has(beta, effects=0, dead=2))
-
-    async def mended(session: AsyncSession, event: Envelope[Noted]) -> None:
-        await note()(session, event.model_copy(update={"data": Noted(value=event.data.value)}))
 
     first, _ = await letters(beta)
     async with beta.database.session() as session:
@@ -159,6 +141,26 @@ async def test_letter_that_is_redriven_has_its_effect_once(backbone: Backbone) -
         await asyncio.sleep(0.2)
     assert sorted(await beta.effects()) == [("a", 1), ("b", 2)]  # two keys: two lanes, neither before the other
     assert await letters(beta) == []
+    assert await beta.fetch("SELECT 1 FROM event_attempts") == []
+
+
+async def test_letter_of_another_version_has_its_effect_once_a_release_knows_that(backbone: Backbone) -> None:
+    alpha, beta = backbone.alpha(), backbone.beta()
+    newer = Topic(alpha.topic.name.removesuffix(".v1") + ".v2", Noted)
+    async with alpha.events.running(), beta.events.running(notes(beta)):
+        await alpha.put("key", document(alpha, type=newer.name))
+        await eventually(lambda: has(beta, effects=0, dead=1))
+        async with beta.database.session() as session:
+            await redrive(session)
+        await eventually(lambda: has(beta, effects=0, dead=1))  # nothing is mended: it dies again
+    with created(newer, backbone.servers):
+        next_release = beta.again(topic=newer)
+        async with next_release.events.running(notes(next_release)):
+            async with beta.database.session() as session:
+                assert await redrive(session) == 1
+            await eventually(lambda: has(beta, effects=1, dead=0))
+            await asyncio.sleep(0.2)
+    assert await beta.effects() == [("key", 1)]
     assert await beta.fetch("SELECT 1 FROM event_attempts") == []
 
 
@@ -186,11 +188,12 @@ async def test_event_too_large_dies_whole(backbone: Backbone) -> None:
     async with alpha.events.running(), beta.events.running(notes(beta)):
         await alpha.tell("key", 2)
         await eventually(lambda: has(beta, effects=1, dead=1))
-        _, _, headers, copy = await asyncio.to_thread(first_message, backbone.servers, beta.topic.dead)
+        topic, key, headers, copy = await backbone.told_of_death(beta)
     (letter,) = await letters(beta)
     assert letter.size == len(content)
     assert letter.error == f"It has {len(content):,} bytes; an event has {MAX_EVENT_BYTES:,} at most."
-    assert (copy, headers["dead-bytes"]) == (b"", str(len(content)))
+    assert (topic, key, copy) == (beta.topic.dead, "key", b"")
+    assert (headers["dead-bytes"], headers["dead-error"]) == (str(len(content)), letter.error)
 
 
 def send_large(servers: str, topic: str, content: bytes) -> None:
