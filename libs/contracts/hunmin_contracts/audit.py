@@ -1,4 +1,4 @@
-"""The audit: every change to accounts, projects, members, keys and limits, and who made it."""
+"""The audit: every change to accounts, projects, members, keys, limits and users, and who made it."""
 
 from datetime import datetime
 from enum import StrEnum
