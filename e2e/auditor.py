@@ -100,10 +100,15 @@ class Auditor:
         return Ledger(rows=list(rows), used=used, reserved=reserved)
 
     def waiting(self) -> int:
-        """Return how much is on its way: events to be relayed, calls that no row has, and what is reserved."""
+        """Return how much is on its way: events to be relayed, calls that no row has, and what is reserved.
+
+        Calls of an exchange that was cut wait for another, for a day: if no event of it is on its way, none will come.
+        """
         (row,) = self._records.rows(
             "SELECT (SELECT count(*) FROM generation.event_outbox) + (SELECT count(*) FROM gateway.event_outbox) "
-            "+ (SELECT count(*) FROM gateway.metered_calls) "
+            "+ (SELECT count(*) FROM gateway.metered_calls AS call WHERE NOT EXISTS ("
+            "SELECT 1 FROM gateway.usage WHERE usage.id = call.usage_id AND usage.prompt_tokens > "
+            "(SELECT sum(prompt_tokens) FROM gateway.metered_calls WHERE usage_id = call.usage_id))) "
             "+ (SELECT count(*) FROM gateway.quota_counters WHERE reserved > 0) AS count"
         )
         return int(row["count"])

@@ -215,7 +215,25 @@ async def test_cut_exchange_is_corrected_as_soon_as_all_of_its_calls_are_told_of
     assert await two.fetch("SELECT 1 FROM metered_calls") == []
 
 
-async def test_cut_exchange_of_which_a_call_is_never_told_of_keeps_what_its_gateway_knew(two: Two) -> None:
+async def test_cut_exchange_is_corrected_once_though_its_calls_are_told_of_far_apart(two: Two) -> None:
+    await settled(two, "cancelled")
+    await two.tell(metered(prompt_tokens=2, completion_tokens=4, calls=3))
+    await two.until("SELECT 1 FROM metered_calls", 1)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    await two.lost.settle()
+    await two.tell(metered(prompt_tokens=3, completion_tokens=4, calls=3))  # the third was not accepted
+    await two.until("SELECT 1 FROM metered_calls", 2)
+    await asyncio.sleep(LOST_AFTER_S + 0.1)
+    await two.lost.settle()
+    assert await two.fetch("SELECT sum(prompt_tokens), sum(completion_tokens) FROM usage") == [(5, 8)]
+    assert await two.fetch("SELECT used, reserved FROM quota_counters") == [(13, 0)]
+    assert await two.fetch("SELECT 1 FROM metered_calls") == []
+
+
+async def test_cut_exchange_of_which_a_call_is_never_told_of_keeps_what_its_gateway_knew(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hunmin_gateway.usage.lost._MISSING_S", 0.0)
     await settled(two, "cancelled")
     await two.tell(metered(prompt_tokens=2, completion_tokens=4, calls=2))
     await two.until("SELECT 1 FROM metered_calls", 1)

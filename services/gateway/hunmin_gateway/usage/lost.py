@@ -19,7 +19,7 @@ from hunmin_contracts.usage import Outcome
 from hunmin_kit.background import in_background
 from hunmin_kit.data import Database
 from hunmin_kit.observe.tracing import current_trace_id
-from sqlalchemy import ColumnElement, Interval, Row, cast, delete, func, insert, literal, or_, select
+from sqlalchemy import ColumnElement, Interval, Row, and_, cast, delete, func, insert, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from hunmin_gateway.tables import MeteredCall, Usage
@@ -27,6 +27,7 @@ from hunmin_gateway.usage.ledger import UsageLedger
 from hunmin_gateway.usage.record import UsageRecord
 
 _QUIET_S = 60.0  # since the last event of an exchange: one that has not come by then was lost with generation
+_MISSING_S = 86400.0  # since then: a call that is still not told of, though its gateway saw it run, never will be
 _AT_ONCE = 100
 _COUNTS = ("prompt_tokens", "completion_tokens", "backward_tokens")
 _log = structlog.get_logger()
@@ -98,21 +99,26 @@ class LostExchanges:
     async def _cut(self, session: AsyncSession) -> Sequence[Row[tuple[Usage, int, int, int]]]:
         """Return the rows of exchanges that were cut and are told of, each with what it lacks of all three counts.
 
-        If one of several calls is never told of, what the row knew may be more than what the others come to.
+        A call may be told of long after the others, where the broker was away in between, and a row is corrected once:
+        one whose prompt the row counts is waited for. If it is never told of, since generation was killed, what the row
+        knew may be more than what the others come to.
         """
+        noted_at, now = func.max(MeteredCall.noted_at), func.clock_timestamp()
         told = (
-            select(MeteredCall.usage_id, *(func.sum(getattr(MeteredCall, name)).label(name) for name in _COUNTS))
-            .group_by(MeteredCall.usage_id)
-            .having(
-                or_(
-                    func.count() >= func.max(MeteredCall.calls),
-                    func.max(MeteredCall.noted_at) < func.clock_timestamp() - _seconds(self._quiet_s),
-                )
+            select(
+                MeteredCall.usage_id,
+                *(func.sum(getattr(MeteredCall, name)).label(name) for name in _COUNTS),
+                (func.count() >= func.max(MeteredCall.calls)).label("is_all"),
+                (noted_at < now - _seconds(self._quiet_s)).label("is_quiet"),
+                (noted_at < now - _seconds(_MISSING_S)).label("is_given_up"),
             )
+            .group_by(MeteredCall.usage_id)
             .subquery()
         )
+        has_all_seen = told.c.prompt_tokens >= Usage.prompt_tokens
+        is_due = or_(told.c.is_all, and_(told.c.is_quiet, has_all_seen), told.c.is_given_up)
         lacking = [func.greatest(told.c[name] - getattr(Usage, name), 0) for name in _COUNTS]
-        cut = select(Usage, *lacking).join(told, told.c.usage_id == Usage.id)
+        cut = select(Usage, *lacking).join(told, told.c.usage_id == Usage.id).where(is_due)
         return (await session.execute(cut.where(Usage.status == Outcome.CANCELLED).limit(_AT_ONCE))).all()
 
     async def _lost(self, session: AsyncSession) -> Sequence[str]:
