@@ -1,4 +1,7 @@
-"""One trace leads from a caller's request through every service and the bus to the row of the ledger."""
+"""One trace leads from a caller through every service and the bus to the row of the ledger.
+
+The caller asks twice in it, to count and to complete: generation has a tokenizer of its own (ADR 1).
+"""
 
 import secrets
 import time
