@@ -1,5 +1,6 @@
 """Helm on the chart: what it renders, as objects. Knows nothing of what is right."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -26,9 +27,15 @@ VALUES = {
 }
 
 
+def program(major: int) -> str:
+    """Return the Helm to run: the one that was built here, or for 3 else this machine's own."""
+    is_missing = major == 3 and not HELM[major].exists()
+    return shutil.which("helm") or "helm" if is_missing else str(HELM[major])
+
+
 def helm(major: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Helm 3 or 4."""
-    return subprocess.run([str(HELM[major]), *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([program(major), *arguments], capture_output=True, text=True, check=False)
 
 
 @cache

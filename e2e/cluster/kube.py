@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chart.rendering import CHART, HELM, ROOT
+from chart.rendering import CHART, ROOT, program
 
 NAMESPACE = RELEASE = "hunmin"
 SERVICES = ("tokenizer", "generation", "tuning", "gateway")
@@ -36,9 +35,8 @@ def kubectl(*arguments: str, sent: str | None = None) -> str:
 
 
 def helm(*arguments: str) -> str:
-    """Run Helm in the studio's namespace: this machine's own, or the one that the chart is checked with."""
-    program = str(HELM[3]) if HELM[3].exists() else shutil.which("helm") or "helm"
-    return run(program, "--namespace", NAMESPACE, *arguments)
+    """Run Helm in the studio's namespace."""
+    return run(program(3), "--namespace", NAMESPACE, *arguments)
 
 
 def install(chart: Path = CHART, *options: str) -> None:
