@@ -44,7 +44,7 @@ class FailingBus:
         self.arrived += records
 
     def reader(self, consumer: str, topic: str) -> AbstractAsyncContextManager[Reader]:
-        raise NotImplementedError("nothing reads here")
+        raise AssertionError("nothing reads here")
 
     async def close(self) -> None: ...
 

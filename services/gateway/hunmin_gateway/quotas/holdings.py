@@ -1,6 +1,7 @@
 """What becomes of amounts that are held for something longer than a request: for a job, or for an upload.
 
 They are reservations as any (quotas/statements.py), under the id of what holds them, and no usage ever settles them.
+To give one back is also how a request that was cut ends whose row has nothing to correct (usage/settling.py).
 """
 
 import asyncio
